@@ -1,0 +1,1 @@
+"""The configuration tree: config.yaml, then a folder a choice."""

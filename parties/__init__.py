@@ -1,0 +1,1 @@
+"""One firm, and only what it would own alone: data, backbone, training, its answers."""

@@ -1,0 +1,76 @@
+"""The firm's Flower ClientApp: record -> Firm verb -> record. No logic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, MutableMapping
+
+from flwr.app import Array as FlowerArray
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from parties.exchange import Array, Request, pack, unpack
+from parties.firm import Firm, Memory
+from parties.wire import read_record, write_record
+
+
+def client_app(firm_of: Callable[[Context], Firm]) -> ClientApp:
+    """A ClientApp that answers every request through the firm that `firm_of` finds."""
+    app = ClientApp()
+
+    def answer(message: Message, context: Context) -> Message:
+        request = unpack(read_record(message.content))
+        memory = Memory(_Models(context.state), _Notes(context.state))
+        assert isinstance(request, Request)
+        reply = write_record(pack(firm_of(context).answer(request, memory)))
+        # The operator knows by this tag which question is answered, and refuses stale ones.
+        reply["tag"] = message.content["tag"]
+        return Message(reply, reply_to=message)
+
+    app.train()(answer)
+    app.query()(answer)
+    app.evaluate()(answer)
+    return app
+
+
+class _Models(MutableMapping[str, dict[str, Array]]):
+    """The models a firm remembers, kept in Flower's Context.state."""
+
+    def __init__(self, state: RecordDict) -> None:
+        self._records = state.array_records
+
+    def __getitem__(self, key: str) -> dict[str, Array]:
+        return {name: array.numpy() for name, array in self._records[key].items()}
+
+    def __setitem__(self, key: str, arrays: dict[str, Array]) -> None:
+        self._records[key] = ArrayRecord({k: FlowerArray(v) for k, v in arrays.items()})
+
+    def __delitem__(self, key: str) -> None:
+        del self._records[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._records))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+
+class _Notes(MutableMapping[str, str]):
+    """The texts a firm remembers, kept in Flower's Context.state."""
+
+    def __init__(self, state: RecordDict) -> None:
+        self._record = state.config_records.setdefault("notes", ConfigRecord())
+
+    def __getitem__(self, key: str) -> str:
+        return str(self._record[key])
+
+    def __setitem__(self, key: str, text: str) -> None:
+        self._record[key] = text
+
+    def __delitem__(self, key: str) -> None:
+        del self._record[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._record)
+
+    def __len__(self) -> int:
+        return len(self._record)

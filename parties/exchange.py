@@ -1,0 +1,504 @@
+"""The wall: every type that may leave a firm or reach one, and how it is packed.
+
+What is not a type of this module cannot cross. The operator sends a *request*
+(:class:`Enrol`, :class:`Offer`, :class:`Query`, :class:`Play`, :class:`Measure`), a firm sends an
+*answer* (:class:`Declaration`, :class:`Trained`, :class:`Predictions`, :class:`Actions`,
+:class:`Scores` or :class:`Refusal`). There is deliberately no type for features or labels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class FedpactError(Exception):
+    """An error its reader can act on: what is wrong, what is legal, what to do."""
+
+
+@final
+class ExchangeError(FedpactError):
+    """A message that is not a well-formed value of this module."""
+
+
+def _require(condition: bool, problem: str) -> None:
+    if not condition:
+        raise ExchangeError(problem)
+
+
+def _count(value: object, name: str, least: int = 0) -> None:
+    _require(
+        isinstance(value, int) and not isinstance(value, bool) and value >= least,
+        f"{name} is {value!r}; a count is a whole number >= {least}.",
+    )
+
+
+def _text(value: object, name: str) -> None:
+    _require(isinstance(value, str) and bool(value), f"{name} is {value!r}; a name is not empty.")
+
+
+def _kind(value: object, name: str, kind: type, optional: bool = False) -> None:
+    _require(
+        isinstance(value, kind) or (optional and value is None),
+        f"{name} is {type(value).__name__}, not {kind.__name__}.",
+    )
+
+
+def _numeric(value: object, name: str, ndim: int | None = None, kinds: str = "iuf") -> None:
+    _require(isinstance(value, np.ndarray), f"{name} is {type(value).__name__}, not an array.")
+    assert isinstance(value, np.ndarray)
+    _require(
+        value.dtype.kind in kinds,
+        f"{name} has dtype {value.dtype}; legal are kinds {kinds!r} (i, u: integers, f: floats).",
+    )
+    _require(
+        ndim is None or value.ndim == ndim, f"{name} has {value.ndim} dimensions, expected {ndim}."
+    )
+
+
+def _ids(value: object, rows: int, name: str) -> None:
+    _numeric(value, name, 1, "iu")
+    assert isinstance(value, np.ndarray)
+    _require(len(value) == rows, f"{name} names {len(value)} clients for {rows} rows.")
+    _require(len(np.unique(value)) == rows, f"{name} names a client twice.")
+
+
+# --------------------------------------------------------------------------- shared values
+
+
+@final
+@dataclass(frozen=True)
+class Terms:
+    """What one contract lets pass between the firms.
+
+    Args:
+        contract: the contract's name.
+        models: trained models cross, before the market opens.
+        predictions: a firm's prediction for a contested client reaches its rival before it acts.
+        rounds: how often models cross (0 where they do not: each firm trains once, alone).
+    """
+
+    contract: str
+    models: bool
+    predictions: bool
+    rounds: int = 0
+
+    def __post_init__(self) -> None:
+        _text(self.contract, "terms.contract")
+        for name in ("models", "predictions"):
+            value = getattr(self, name)
+            _require(isinstance(value, bool), f"terms.{name} is {value!r}; legal are true, false.")
+        _count(self.rounds, "terms.rounds", 1 if self.models else 0)
+        _require(self.models or self.rounds == 0, "terms.rounds must be 0 where no model crosses.")
+
+    @property
+    def operator_sees(self) -> tuple[str, ...]:
+        """What the neutral operator receives from a firm under these terms, in words."""
+        seen = [
+            "the firm's declaration: name, number of training examples, tensor names and shapes",
+            "training losses, one number an epoch",
+            "predictions on the validation part, for the joint table",
+            "actions on contested clients, to settle the market",
+            "one log loss a held-out case of the firm's own (where firms do not contest clients)",
+        ]
+        if self.models:
+            seen.append("trained weights, to combine or forward them")
+        if self.predictions:
+            seen.append("predictions on contested clients, to forward them to the rival")
+        return tuple(seen)
+
+
+@final
+@dataclass(frozen=True)
+class Weights:
+    """A trained model: tensor name -> array, with the number of examples it was trained on."""
+
+    arrays: Mapping[str, Array]
+    examples: int
+
+    def __post_init__(self) -> None:
+        _require(isinstance(self.arrays, Mapping) and bool(self.arrays), "weights hold no tensor.")
+        for name, array in self.arrays.items():
+            _numeric(array, f"weights[{name!r}]")
+        _count(self.examples, "weights.examples", 1)
+
+    @property
+    def norm(self) -> float:
+        """L2 norm over all tensors."""
+        with np.errstate(over="ignore"):
+            squares = [float(np.sum(np.square(a, dtype=np.float64))) for a in self.arrays.values()]
+        return math.sqrt(math.fsum(squares)) if all(map(math.isfinite, squares)) else math.inf
+
+
+@final
+@dataclass(frozen=True)
+class Predictions:
+    """A firm's class probabilities for named clients: ids (n,), probs (n, classes)."""
+
+    ids: Array
+    probs: Array
+
+    def __post_init__(self) -> None:
+        _numeric(self.probs, "predictions.probs", 2, "f")
+        _require(self.probs.shape[1] >= 2, "predictions.probs needs a column a class.")
+        _ids(self.ids, len(self.probs), "predictions.ids")
+
+
+@final
+@dataclass(frozen=True)
+class DecisionRule:
+    """How a firm plays: its signal is the bin of its probability, its action a look-up.
+
+    Args:
+        edges: (k-1,) increasing bounds of the firm's own probability of class 1.
+        rival_edges: the rival's bounds where its predictions are shared, else empty.
+        actions: (k,) action for each own signal, or (k, k_rival) where the rival's is seen too.
+    """
+
+    edges: Array
+    rival_edges: Array
+    actions: Array
+
+    def __post_init__(self) -> None:
+        for name in ("edges", "rival_edges"):
+            edges = getattr(self, name)
+            _numeric(edges, f"rule.{name}", 1, "f")
+            _require(bool(np.all(np.diff(edges) > 0)), f"rule.{name} must increase.")
+        _numeric(self.actions, "rule.actions", None, "iu")
+        own, rival = len(self.edges) + 1, len(self.rival_edges) + 1
+        shape = (own,) if self.actions.ndim == 1 else (own, rival)
+        _require(
+            self.actions.shape == shape, f"rule.actions must have the shape {shape} of signals."
+        )
+        _require(bool(np.isin(self.actions, (0, 1)).all()), "rule.actions holds 0 and 1 only.")
+
+    @property
+    def sees_rival(self) -> bool:
+        """Whether the action depends on the rival's prediction."""
+        return self.actions.ndim == 2
+
+    def act(self, own: Array, rival: Array | None) -> Array:
+        """Actions (n,) for own and, where seen, the rival's probabilities of class 1, (n,) each."""
+        signal = np.digitize(own, self.edges)
+        if not self.sees_rival:
+            return self.actions[signal].astype(np.int8)
+        if rival is None:
+            raise ExchangeError("this rule needs the rival's predictions; none were sent.")
+        return self.actions[signal, np.digitize(rival, self.rival_edges)].astype(np.int8)
+
+
+# -------------------------------------------------------------- requests: operator -> firm
+
+
+@final
+@dataclass(frozen=True)
+class Enrol:
+    """Who are you, how much data do you declare, what shape is your model?"""
+
+    seed: int
+
+    def __post_init__(self) -> None:
+        _count(self.seed, "enrol.seed")
+
+
+@final
+@dataclass(frozen=True)
+class Offer:
+    """Train under these terms, from the published model if there is one.
+
+    Args:
+        terms: what the contract lets pass.
+        seed: which paired repetition (it fixes the split and every random draw).
+        round: from 0 to terms.rounds - 1.
+        epochs: passes over the firm's training data in this round (0: the firm's own number).
+        model: the published model, or None (round 0, or no model crosses).
+    """
+
+    terms: Terms
+    seed: int
+    round: int
+    epochs: int = 0
+    model: Weights | None = None
+
+    def __post_init__(self) -> None:
+        _kind(self.terms, "offer.terms", Terms)
+        _kind(self.model, "offer.model", Weights, optional=True)
+        _count(self.seed, "offer.seed")
+        _count(self.round, "offer.round")
+        _count(self.epochs, "offer.epochs")
+
+
+@final
+@dataclass(frozen=True)
+class Query:
+    """Predict for one part of the clients: "validation" (for the operator's joint table) or
+    "contested" (for the rival; only under terms that share predictions)."""
+
+    terms: Terms
+    seed: int
+    part: str
+
+    def __post_init__(self) -> None:
+        _kind(self.terms, "query.terms", Terms)
+        _count(self.seed, "query.seed")
+        _require(
+            self.part in ("validation", "contested"),
+            f"query.part is {self.part!r}; legal are 'validation' and 'contested'.",
+        )
+
+
+@final
+@dataclass(frozen=True)
+class Play:
+    """Act on the contested clients.
+
+    Args:
+        terms: what the contract lets pass.
+        seed: which paired repetition.
+        rule: the firm's part of the equilibrium, computed on what these terms let it know.
+        belief: joint table P(t, s_own, s_rival), (2, k, k): measured where models are shared,
+            the prior's mean elsewhere.
+        rival: the rival's predictions for the same clients (only where predictions are shared).
+        rival_model: the rival's weights (only where models are shared).
+    """
+
+    terms: Terms
+    seed: int
+    rule: DecisionRule
+    belief: Array
+    rival: Predictions | None = None
+    rival_model: Weights | None = None
+
+    def __post_init__(self) -> None:
+        _kind(self.terms, "play.terms", Terms)
+        _kind(self.rule, "play.rule", DecisionRule)
+        _kind(self.rival, "play.rival", Predictions, optional=True)
+        _kind(self.rival_model, "play.rival_model", Weights, optional=True)
+        _count(self.seed, "play.seed")
+        _numeric(self.belief, "play.belief", 3, "f")
+        _require(
+            self.terms.predictions or self.rival is None,
+            f"{self.terms.contract} shares no predictions, yet the rival's were sent.",
+        )
+        _require(
+            self.terms.models or self.rival_model is None,
+            f"{self.terms.contract} shares no models, yet the rival's was sent.",
+        )
+
+
+@final
+@dataclass(frozen=True)
+class Measure:
+    """Score a model on your own held-out cases: the published one, or (None) your own."""
+
+    terms: Terms
+    seed: int
+    model: Weights | None = None
+
+    def __post_init__(self) -> None:
+        _kind(self.terms, "measure.terms", Terms)
+        _kind(self.model, "measure.model", Weights, optional=True)
+        _count(self.seed, "measure.seed")
+
+
+# --------------------------------------------------------------- answers: firm -> operator
+
+
+@final
+@dataclass(frozen=True)
+class Declaration:
+    """A firm's declared facts: they bound what the operator later accepts from it.
+
+    Args:
+        firm: its name.
+        examples: training examples it holds.
+        validation, contested, held_out: how many clients or cases of each part it can answer for.
+        tensors: tensor name -> shape of its model.
+    """
+
+    firm: str
+    examples: int
+    validation: int
+    contested: int
+    held_out: int
+    tensors: Mapping[str, tuple[int, ...]]
+
+    def __post_init__(self) -> None:
+        _text(self.firm, "declaration.firm")
+        _count(self.examples, "declaration.examples", 1)
+        for name in ("validation", "contested", "held_out"):
+            _count(getattr(self, name), f"declaration.{name}")
+        _require(
+            isinstance(self.tensors, Mapping) and bool(self.tensors), "declaration names no tensor."
+        )
+        for name, shape in self.tensors.items():
+            _require(isinstance(shape, tuple), f"declaration.tensors[{name!r}] is not a shape.")
+            for size in shape:
+                _count(size, f"declaration.tensors[{name!r}]")
+
+
+@final
+@dataclass(frozen=True)
+class Trained:
+    """The firm trained: its losses an epoch, and its weights only where the terms share models."""
+
+    examples: int
+    losses: tuple[float, ...]
+    weights: Weights | None = None
+
+    def __post_init__(self) -> None:
+        _count(self.examples, "trained.examples", 1)
+        _kind(self.weights, "trained.weights", Weights, optional=True)
+        _require(
+            isinstance(self.losses, tuple) and all(isinstance(v, float) for v in self.losses),
+            "trained.losses must be floats, one an epoch.",
+        )
+
+
+@final
+@dataclass(frozen=True)
+class Actions:
+    """What the firm does with each contested client: ids (n,), actions (n,) of 0 and 1."""
+
+    ids: Array
+    actions: Array
+
+    def __post_init__(self) -> None:
+        _numeric(self.actions, "actions.actions", 1, "iu")
+        _require(bool(np.isin(self.actions, (0, 1)).all()), "actions holds 0 and 1 only.")
+        _ids(self.ids, len(self.actions), "actions.ids")
+
+
+@final
+@dataclass(frozen=True)
+class Scores:
+    """A model on the firm's own held-out cases: ids (n,), log_losses (n,) in nats, accuracy, AUC.
+
+    One loss a case, because the verdict pairs them; the label itself is not among them.
+    """
+
+    ids: Array
+    log_losses: Array
+    accuracy: float
+    auc: float | None = None
+
+    def __post_init__(self) -> None:
+        _numeric(self.log_losses, "scores.log_losses", 1, "f")
+        _ids(self.ids, len(self.log_losses), "scores.ids")
+        for name in ("accuracy", "auc"):
+            value = getattr(self, name)
+            missing = value is None and name == "auc"
+            legal = isinstance(value, float) and 0 <= value <= 1
+            _require(missing or legal, f"scores.{name} is {value!r}; legal is [0, 1].")
+
+
+@final
+@dataclass(frozen=True)
+class Refusal:
+    """The firm will not do what it was asked. A valid answer, not a fault."""
+
+    reason: str
+
+    def __post_init__(self) -> None:
+        _text(self.reason, "refusal.reason")
+
+
+Request = Enrol | Offer | Query | Play | Measure
+Answer = Declaration | Trained | Predictions | Actions | Scores | Refusal
+Message = Request | Answer
+
+TYPES: Mapping[str, type] = {
+    kind.__name__: kind
+    for kind in (
+        *(Terms, Weights, DecisionRule),
+        *(Enrol, Offer, Query, Play, Measure),
+        *(Declaration, Trained, Predictions, Actions, Scores, Refusal),
+    )
+}
+_MESSAGES = (*Request.__args__, *Answer.__args__)
+
+
+# --------------------------------------------------------------------------------- packing
+
+
+@final
+@dataclass(frozen=True)
+class Packed:
+    """A message as text and arrays: what any transport can carry, with no pickle in it."""
+
+    kind: str
+    text: str
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+
+
+def pack(message: Message) -> Packed:
+    """Split a message into JSON text and named arrays.
+
+    >>> unpack(pack(Refusal("not for sale")))
+    Refusal(reason='not for sale')
+    """
+    arrays: dict[str, Array] = {}
+
+    def plain(value: Any, path: str) -> Any:
+        if isinstance(value, np.ndarray):
+            arrays[path] = value
+            return {"array": path}
+        if dataclasses.is_dataclass(value):
+            inner = {
+                f.name: plain(getattr(value, f.name), f"{path}.{f.name}")
+                for f in dataclasses.fields(value)
+            }
+            return {"type": type(value).__name__, "fields": inner}
+        if isinstance(value, Mapping):
+            return {"map": {key: plain(item, f"{path}.{key}") for key, item in value.items()}}
+        if isinstance(value, tuple):
+            return [plain(item, f"{path}.{i}") for i, item in enumerate(value)]
+        return value
+
+    kind = type(message).__name__
+    return Packed(kind, json.dumps(plain(message, kind)), arrays)
+
+
+def unpack(packed: Packed) -> Message:
+    """Rebuild a message; anything that is not exactly one of the declared types is refused.
+
+    Raises:
+        ExchangeError: unknown type, missing or extra field, value out of its range.
+    """
+
+    def rich(value: Any) -> Any:
+        if isinstance(value, list):
+            return tuple(rich(item) for item in value)
+        if not isinstance(value, dict):
+            return value
+        if set(value) == {"array"}:
+            return packed.arrays[value["array"]]
+        if set(value) == {"map"}:
+            return {str(key): rich(item) for key, item in value["map"].items()}
+        if set(value) == {"type", "fields"}:
+            return TYPES[value["type"]](**{k: rich(v) for k, v in value["fields"].items()})
+        raise ExchangeError(f"a packed value has the keys {sorted(value)}")
+
+    try:
+        message = rich(json.loads(packed.text))
+    except ExchangeError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
+        problem = f"{type(fault).__name__}: {fault}"
+        raise ExchangeError(f"a {packed.kind!r} message cannot be read: {problem}") from fault
+    if not isinstance(message, _MESSAGES) or type(message).__name__ != packed.kind:
+        raise ExchangeError(
+            f"a message says it is {packed.kind!r} but holds {type(message).__name__}; "
+            f"legal are {', '.join(sorted(t.__name__ for t in _MESSAGES))}."
+        )
+    checked: Message = message
+    return checked

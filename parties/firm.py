@@ -1,0 +1,227 @@
+"""A firm: private data, a backbone, its verbs. It answers what its terms allow, no more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import MutableMapping
+from dataclasses import asdict, dataclass, field
+from typing import final
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from parties.backbones import Backbone
+from parties.datasets import Cases, Dataset, Examples
+from parties.exchange import (
+    Actions,
+    Answer,
+    Array,
+    Declaration,
+    Enrol,
+    FedpactError,
+    Measure,
+    Offer,
+    Play,
+    Predictions,
+    Query,
+    Refusal,
+    Request,
+    Scores,
+    Terms,
+    Trained,
+    Weights,
+)
+from parties.training import Training, load_weights, random_seed, weights_of
+
+SHAREABLE = ("models", "predictions")
+LOSSES = "losses"
+
+
+@final
+@dataclass(frozen=True)
+class Memory:
+    """What a firm keeps between messages. Losing it costs time, never a different answer.
+
+    Args:
+        models: name -> arrays; the firm's own model of the current seed, and what rivals showed it.
+        notes: name -> text; the terms it accepted.
+    """
+
+    models: MutableMapping[str, dict[str, Array]] = field(default_factory=dict)
+    notes: MutableMapping[str, str] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True)
+class Firm:
+    """One competing firm.
+
+    Args:
+        name: how the others know it.
+        dataset: its private data.
+        backbone: its choice of model.
+        training: how it trains.
+        shares: what it would ever let out ("models", "predictions"), whatever a contract says.
+    """
+
+    name: str
+    dataset: Dataset
+    backbone: Backbone
+    training: Training
+    shares: tuple[str, ...] = SHAREABLE
+
+    def __post_init__(self) -> None:
+        if not self.name or not str(self.name).replace("_", "").isalnum():
+            raise FedpactError(
+                f"firm.name is {self.name!r}; legal are letters, digits and '_' (it names files)."
+            )
+        object.__setattr__(self, "shares", tuple(self.shares))
+        unknown = sorted(set(self.shares) - set(SHAREABLE))
+        if unknown:
+            raise FedpactError(
+                f"parties.{self.name}.shares holds {unknown}; legal are {list(SHAREABLE)}, "
+                "or [] for a firm that shares nothing."
+            )
+
+    def answer(self, request: Request, memory: Memory) -> Answer:
+        """Answer one request of the operator, or refuse it with the reason."""
+        if isinstance(request, Enrol):
+            return self._declare(request.seed)
+        objection = self._objection(request, memory)
+        if objection:
+            return Refusal(objection)
+        match request:
+            case Offer():
+                return self._train(request, memory)
+            case Query():
+                return self._predict(request, memory)
+            case Play():
+                return self._act(request, memory)
+            case Measure():
+                return self._measure(request, memory)
+
+    # --------------------------------------------------------------------- the firm's wall
+
+    def _objection(self, request: Offer | Query | Play | Measure, memory: Memory) -> str:
+        """Why the firm will not answer, or ""."""
+        terms = request.terms
+        for kind in SHAREABLE:
+            if getattr(terms, kind) and kind not in self.shares:
+                return f"{self.name} shares no {kind}, and {terms.contract} asks for them"
+        accepted = memory.notes.setdefault(f"terms/{terms.contract}", _sealed(terms))
+        if accepted != _sealed(terms):
+            return f"the terms of {terms.contract} are not those that {self.name} accepted"
+        if isinstance(request, Query) and request.part == "contested" and not terms.predictions:
+            return f"{terms.contract} does not let predictions on contested clients leave a firm"
+        return ""
+
+    # -------------------------------------------------------------------- the firm's verbs
+
+    def _declare(self, seed: int) -> Declaration:
+        split = self.dataset.split(seed)
+
+        def size(part: Cases | Examples | None) -> int:
+            return 0 if part is None else len(part.ids)
+
+        module = self.backbone.build(split.training.features.shape[1], self.dataset.classes, 0)
+        return Declaration(
+            firm=self.name,
+            examples=len(split.training.ids),
+            validation=size(split.validation),
+            contested=size(split.contested),
+            held_out=size(split.held_out),
+            tensors={k: tuple(v.shape) for k, v in module.state_dict().items()},
+        )
+
+    def _train(self, offer: Offer, memory: Memory) -> Trained:
+        examples = len(self.dataset.split(offer.seed).training.ids)
+        if offer.terms.models and offer.epochs:
+            start = None if offer.model is None else dict(offer.model.arrays)
+            arrays, losses = self._fit(offer.seed, offer.round, offer.epochs, start)
+        else:
+            arrays, losses = self._own(offer.seed, memory)
+        weights = Weights(arrays, examples) if offer.terms.models else None
+        return Trained(examples, losses, weights)
+
+    def _predict(self, query: Query, memory: Memory) -> Predictions:
+        split = self.dataset.split(query.seed)
+        cases = split.validation if query.part == "validation" else split.contested
+        if cases is None:
+            raise FedpactError(f"{self.name} has no {query.part} clients; use market=own_cases.")
+        return self._predictions(cases, query.seed, memory)
+
+    def _act(self, play: Play, memory: Memory) -> Actions:
+        cases = self.dataset.split(play.seed).contested
+        if cases is None:
+            raise FedpactError(f"{self.name} contests no clients; use market=own_cases.")
+        own = self._predictions(cases, play.seed, memory)
+        if play.rival is not None and not np.array_equal(play.rival.ids, own.ids):
+            raise FedpactError(f"{self.name} was sent predictions for other clients than its own.")
+        if play.rival_model is not None:
+            memory.models["rival"] = dict(play.rival_model.arrays)
+        rival = None if play.rival is None else play.rival.probs[:, 1]
+        return Actions(own.ids, play.rule.act(own.probs[:, 1], rival))
+
+    def _measure(self, measure: Measure, memory: Memory) -> Scores:
+        cases = self.dataset.split(measure.seed).held_out
+        if cases is None:
+            raise FedpactError(f"{self.name} has no held-out cases; use a market of clients.")
+        if measure.model is None:
+            arrays, _ = self._own(measure.seed, memory)
+        else:
+            arrays = dict(measure.model.arrays)
+        probs = self._probabilities(arrays, cases.features, measure.seed)
+        true = np.clip(probs[np.arange(len(cases.labels)), cases.labels], 1e-12, 1.0)
+        both = len(np.unique(cases.labels)) == 2
+        return Scores(
+            ids=cases.ids,
+            log_losses=-np.log(true),
+            accuracy=float(np.mean(probs.argmax(1) == cases.labels)),
+            auc=float(roc_auc_score(cases.labels, probs[:, 1])) if both else None,
+        )
+
+    # ----------------------------------------------------------------------- its own model
+
+    def _own(self, seed: int, memory: Memory) -> tuple[dict[str, Array], tuple[float, ...]]:
+        """The firm's own model of this seed, trained once and remembered."""
+        key = f"own/{seed}"
+        if key not in memory.models:
+            arrays, losses = self._fit(seed, 0, self.training.epochs, None)
+            for stale in list(memory.models):
+                del memory.models[stale]
+            memory.models[key] = {**arrays, LOSSES: np.asarray(losses)}
+        kept = dict(memory.models[key])
+        return kept, tuple(float(v) for v in kept.pop(LOSSES))
+
+    def _fit(
+        self, seed: int, turn: int, epochs: int, start: dict[str, Array] | None
+    ) -> tuple[dict[str, Array], tuple[float, ...]]:
+        training = self.dataset.split(seed).training
+        # Every firm starts from the same draw, so that models can be averaged.
+        module = self.backbone.build(
+            training.features.shape[1], self.dataset.classes, random_seed(seed, "init")
+        )
+        if start is not None:
+            load_weights(module, start)
+        losses = self.training.fit(
+            module,
+            training.features,
+            training.labels,
+            random_seed(seed, turn, self.name),
+            epochs,
+        )
+        return weights_of(module), losses
+
+    def _predictions(self, cases: Cases, seed: int, memory: Memory) -> Predictions:
+        arrays, _ = self._own(seed, memory)
+        return Predictions(cases.ids, self._probabilities(arrays, cases.features, seed))
+
+    def _probabilities(self, arrays: dict[str, Array], features: Array, seed: int) -> Array:
+        module = self.backbone.build(
+            features.shape[1], self.dataset.classes, random_seed(seed, "init")
+        )
+        return self.training.probabilities(load_weights(module, arrays), features)
+
+
+def _sealed(terms: Terms) -> str:
+    return json.dumps(asdict(terms), sort_keys=True)

@@ -1,0 +1,1 @@
+"""The neutral operator: rules, money, aggregation. It never sees private data."""

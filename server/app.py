@@ -1,0 +1,55 @@
+"""The operator's Flower ServerApp: hold every session that is not yet on file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from server.intake import Limits
+from server.session import Case, Nature, Outcome, Step, hold_session
+from server.transport import Sent, Transport
+
+
+class Docket(Protocol):
+    """What is to be held, and where it is filed (a folder on disk, in practice)."""
+
+    firms: tuple[str, ...]
+    limits: Limits
+    nature: Nature
+
+    def pending(self) -> Iterator[Case]:
+        """Sessions still to hold, in order: seed by seed, contract by contract."""
+        ...
+
+    def audit(self, sent: Sent) -> None:
+        """Note one message."""
+        ...
+
+    def curve(self, step: Step) -> None:
+        """Note one point of a learning curve."""
+        ...
+
+    def file(self, outcome: Outcome) -> None:
+        """File one finished session, whole or not at all."""
+        ...
+
+
+def server_app(docket_of: Callable[[Context], Docket]) -> ServerApp:
+    """A ServerApp that holds the sessions of the docket that `docket_of` finds."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        docket = docket_of(context)
+        transport = Transport(grid, docket.firms, docket.limits, docket.audit)
+        enrolled = None
+        for case in docket.pending():
+            if case.seed != enrolled:
+                transport.enrol(case.seed)
+                enrolled = case.seed
+            docket.file(hold_session(case, transport.ask, docket.nature, docket.curve))
+
+    return app

@@ -1,0 +1,18 @@
+"""Models and predictions are shared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from server.contracts import Contract
+
+
+@final
+@dataclass(frozen=True)
+class FullSharing(Contract):
+    """Each firm knows both predictions and how the models err together."""
+
+    name = "full_sharing"
+    models = True
+    predictions = True

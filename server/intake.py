@@ -1,0 +1,157 @@
+"""Intake: nothing a firm sends is used before it is checked. A bad answer names its firm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import final
+
+import numpy as np
+
+from parties.exchange import (
+    Actions,
+    Answer,
+    Array,
+    Declaration,
+    Enrol,
+    FedpactError,
+    Measure,
+    Offer,
+    Play,
+    Predictions,
+    Query,
+    Refusal,
+    Request,
+    Scores,
+    Trained,
+    Weights,
+)
+
+EXPECTED: dict[type, type] = {
+    Enrol: Declaration,
+    Offer: Trained,
+    Query: Predictions,
+    Play: Actions,
+    Measure: Scores,
+}
+
+
+@final
+class UnacceptableError(FedpactError):
+    """An answer the operator will not use, with the reason."""
+
+
+@final
+@dataclass(frozen=True)
+class Limits:
+    """What the operator accepts, and how long it waits.
+
+    Args:
+        max_norm: largest L2 norm of a model's weights.
+        minimum_firms: below this number of usable answers a round is void and the run ends.
+        wait_s: seconds to wait for one round's answers.
+    """
+
+    max_norm: float = 1e4
+    minimum_firms: int = 2
+    wait_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_norm", 0.0), ("wait_s", 0.0), ("minimum_firms", 1)):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            whole = name != "minimum_firms" or isinstance(value, int)
+            if not number or not whole or not np.isfinite(value) or value < least or value == 0:
+                raise FedpactError(
+                    f"limits.{name} is {value!r}; legal is a "
+                    f"{'whole ' if name == 'minimum_firms' else ''}number > 0."
+                )
+
+
+def accept(request: Request, answer: Answer, known: Declaration | None, limits: Limits) -> Answer:
+    """The answer, fit for use (example counts capped by the declared number), or a Refusal as is.
+
+    Args:
+        request: what was asked.
+        answer: what came back.
+        known: what this firm declared (None while it enrols).
+        limits: the operator's bounds.
+
+    Raises:
+        UnacceptableError: with what is wrong, in words fit for the log.
+    """
+    if isinstance(answer, Refusal):
+        return answer
+    expected = EXPECTED[type(request)]
+    if not isinstance(answer, expected):
+        raise UnacceptableError(f"sent {type(answer).__name__}, asked for {expected.__name__}")
+    if isinstance(answer, Declaration):
+        return answer
+    if known is None:
+        raise UnacceptableError("answered before it declared who it is")
+    match answer:
+        case Trained():
+            return _trained(request, answer, known, limits)
+        case Predictions():
+            _predictions(request, answer, known)
+        case Actions():
+            _length(len(answer.ids), known.contested, "actions")
+        case Scores():
+            _length(len(answer.ids), known.held_out, "log losses")
+            if not np.all(np.isfinite(answer.log_losses)) or np.any(answer.log_losses < 0):
+                raise UnacceptableError("a log loss is negative or not finite")
+    return answer
+
+
+def _trained(request: Request, answer: Trained, known: Declaration, limits: Limits) -> Trained:
+    assert isinstance(request, Offer)
+    if not np.all(np.isfinite(answer.losses)):
+        raise UnacceptableError("a training loss is not finite")
+    if (answer.weights is None) == request.terms.models:
+        wanted = "weights are due" if request.terms.models else "no weights may be sent"
+        raise UnacceptableError(f"{wanted} under {request.terms.contract}")
+    capped = replace(answer, examples=min(answer.examples, known.examples))
+    if answer.weights is None:
+        return capped
+    _weights(answer.weights, known, limits)
+    fewer = min(answer.weights.examples, known.examples)
+    return replace(capped, weights=replace(answer.weights, examples=fewer))
+
+
+def _weights(weights: Weights, known: Declaration, limits: Limits) -> None:
+    if set(weights.arrays) != set(known.tensors):
+        odd = sorted(set(weights.arrays) ^ set(known.tensors))
+        raise UnacceptableError(f"tensor names differ from the declared ones: {', '.join(odd)}")
+    for name, array in weights.arrays.items():
+        if array.shape != tuple(known.tensors[name]):
+            raise UnacceptableError(
+                f"{name} has shape {array.shape}, declared {known.tensors[name]}"
+            )
+        if array.dtype not in (np.float32, np.float64, np.int64):
+            raise UnacceptableError(
+                f"{name} has dtype {array.dtype}; legal are float32, float64, int64"
+            )
+        if not np.all(np.isfinite(array)):
+            raise UnacceptableError(f"{name} holds values that are not finite")
+    if weights.norm > limits.max_norm:
+        raise UnacceptableError(
+            f"the weights' norm {weights.norm:.3g} exceeds {limits.max_norm:.3g}"
+        )
+
+
+def _predictions(request: Request, answer: Predictions, known: Declaration) -> None:
+    assert isinstance(request, Query)
+    declared = known.validation if request.part == "validation" else known.contested
+    _length(len(answer.ids), declared, "predictions")
+    _probabilities(answer.probs)
+
+
+def _probabilities(probs: Array) -> None:
+    if not np.all(np.isfinite(probs)) or np.any(probs < 0) or np.any(probs > 1):
+        raise UnacceptableError("a probability is outside [0, 1]")
+    if np.any(np.abs(probs.sum(1) - 1) > 1e-6):
+        raise UnacceptableError("probabilities do not sum to one")
+
+
+def _length(found: int, declared: int, what: str) -> None:
+    if found != declared:
+        raise UnacceptableError(f"sent {found} {what} for {declared} declared clients")

@@ -1,0 +1,96 @@
+"""Markets: what an action earns when a rival may take the same client."""
+
+from __future__ import annotations
+
+from abc import ABC
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import numpy as np
+
+from parties.exchange import Array, FedpactError
+
+
+class Market(ABC):
+    """Rules under which firms earn.
+
+    Attributes:
+        contested: firms compete for the same clients (a game between two firms), or each serves
+            its own cases.
+        unit: what one payoff is measured in.
+    """
+
+    contested: ClassVar[bool]
+    unit: ClassVar[str]
+
+
+@final
+@dataclass(frozen=True)
+class Contest(Market):
+    """Two firms act on the same clients (arXiv 2403.17515, Section 2).
+
+    A firm that takes action a on a client of class t earns R_a if a = t, else -C_a; both keep only
+    the share gamma of it when they act alike. R0 = C0 = 0 is the significant action (give the loan
+    or not), R0 = R1 = 1 with C0 = C1 = 0 is matching.
+
+    Args:
+        R0, R1: reward of action 0 or 1 when right, in money a client.
+        C0, C1: cost of action 0 or 1 when wrong.
+        gamma: share kept when both act alike; 1/2 splits the client, 1 means no rivalry.
+    """
+
+    R0: float
+    R1: float
+    C0: float
+    C1: float
+    gamma: float = 0.5
+
+    contested = True
+    unit = "money a client"
+
+    def __post_init__(self) -> None:
+        for name in ("R0", "R1", "C0", "C1", "gamma"):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            legal = number and np.isfinite(value) and value >= 0
+            if not legal or (name == "gamma" and value > 1):
+                top = "from 0 to 1" if name == "gamma" else ">= 0"
+                raise FedpactError(
+                    f"market.{name} is {value!r}; legal is a number {top}. "
+                    f"Set it with market.{name}=..."
+                )
+        if self.R0 + self.C1 + self.R1 + self.C0 == 0:
+            raise FedpactError(
+                "market.R0, R1, C0 and C1 are all 0, so nothing is at stake. Set market.R1=1."
+            )
+
+    @property
+    def payoff(self) -> Array:
+        """e(action, class), shape (2, 2)."""
+        return np.array([[self.R0, -self.C0], [-self.C1, self.R1]], dtype=np.float64)
+
+    @property
+    def threshold(self) -> float:
+        """Action 1 is worth more than action 0 above this probability of class 1.
+
+        It is C/(R+C) for the significant action.
+
+        >>> Contest(R0=0, R1=1, C0=0, C1=3).threshold
+        0.75
+        """
+        return (self.R0 + self.C1) / (self.R0 + self.R1 + self.C0 + self.C1)
+
+    def settle(self, actions: tuple[Array, Array], labels: Array) -> tuple[Array, Array]:
+        """Both firms' payoffs (n,), for their actions (n,) on clients of true class (n,)."""
+        one, two = actions
+        share = np.where(one == two, self.gamma, 1.0)
+        return share * self.payoff[one, labels], share * self.payoff[two, labels]
+
+
+@final
+@dataclass(frozen=True)
+class OwnCases(Market):
+    """No rivalry: every firm serves its own cases, and earns minus the log loss on them (nats)."""
+
+    contested = False
+    unit = "nats a case (minus log loss)"

@@ -1,0 +1,73 @@
+"""Play: how a firm acts on what a contract lets it know."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+
+from parties.exchange import Array, FedpactError
+from server.game.solve import myopic, solve
+from server.game.table import CouplingPrior
+from server.market import Contest
+
+MOST_BINS = 8
+
+
+@dataclass(frozen=True)
+class Play(ABC):
+    """A way to choose actions for signals.
+
+    Args:
+        signal_bins: 0 makes a signal the firm's own decision (its probability against the market's
+            threshold, as in the paper); k >= 2 makes it one of k equally filled bins.
+        prior: what firms believe of the coupling until models are shared.
+    """
+
+    signal_bins: int = 0
+    prior: CouplingPrior = field(default_factory=CouplingPrior)
+
+    def __post_init__(self) -> None:
+        bins = self.signal_bins
+        whole = isinstance(bins, int) and not isinstance(bins, bool)
+        if not whole or not (bins == 0 or 2 <= bins <= MOST_BINS):
+            raise FedpactError(
+                f"play.signal_bins is {bins!r}; legal are 0 (the firm's own decision) and 2 to "
+                f"{MOST_BINS}. More bins need more validation clients than a table can hold."
+            )
+
+    def edges(self, probs: Array, market: Contest) -> Array:
+        """Bounds (k-1,) of the signals of a firm with probabilities (n,) of class 1."""
+        if self.signal_bins == 0:
+            return np.array([market.threshold])
+        inner = np.arange(1, self.signal_bins) / self.signal_bins
+        edges = np.unique(np.quantile(probs, inner))
+        # A tie at the lowest value would leave the first bin empty.
+        return edges[edges > probs.min()] if len(edges) > 1 else edges
+
+    @abstractmethod
+    def maps(self, table: Array, market: Contest, shared: bool) -> tuple[Array, Array]:
+        """Both firms' action maps (k1, k2) when they believe in `table` (2, k1, k2).
+
+        shared: each firm sees both signals, else its own only.
+        """
+
+
+@final
+@dataclass(frozen=True)
+class Equilibrium(Play):
+    """The selected Bayes-Nash equilibrium (pure, largest potential)."""
+
+    def maps(self, table: Array, market: Contest, shared: bool) -> tuple[Array, Array]:
+        return solve(table, market.payoff, market.gamma, shared)[0]
+
+
+@final
+@dataclass(frozen=True)
+class Myopic(Play):
+    """Each firm does what is best for what it sees, as if it had no rival."""
+
+    def maps(self, table: Array, market: Contest, shared: bool) -> tuple[Array, Array]:
+        return myopic(table, market.payoff, shared)

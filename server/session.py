@@ -1,0 +1,319 @@
+"""The story of one market under one contract, under one seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar, final
+
+import numpy as np
+
+from parties.exchange import (
+    Actions,
+    Answer,
+    Array,
+    DecisionRule,
+    FedpactError,
+    Measure,
+    Offer,
+    Play,
+    Predictions,
+    Query,
+    Request,
+    Scores,
+    Terms,
+    Trained,
+    Weights,
+)
+from server.contracts import Contract
+from server.contracts.no_sharing import NoSharing
+from server.game.solve import payoffs
+from server.game.table import joint_table
+from server.market import Contest, Market
+from server.play import Play as PlayRule
+from server.scores import auc, stacked
+from server.strategies import Strategy
+from server.transport import Answers
+
+Kind = TypeVar("Kind")
+
+
+class Ask(Protocol):
+    """One question a firm, all at once (`Transport.ask`)."""
+
+    def __call__(self, requests: Mapping[str, Request], minimum: int | None = None) -> Answers: ...
+
+
+Nature = Callable[[int, str], tuple[Array, Array]]
+"""(seed, "validation" | "contested") -> ids (n,), true classes (n,). Only the market calls it."""
+
+
+@final
+@dataclass(frozen=True)
+class Case:
+    """What one session is about: a market, a contract, and the rules of training and of play."""
+
+    seed: int
+    firms: tuple[str, ...]
+    market: Market
+    contract: Contract
+    strategy: Strategy
+    play: PlayRule
+
+    @property
+    def name(self) -> str:
+        return f"{self.contract.name}-seed{self.seed}"
+
+
+@final
+@dataclass(frozen=True)
+class Step:
+    """One point of a learning curve: a firm's mean training loss in an epoch of a round."""
+
+    seed: int
+    contract: str
+    round: int
+    epoch: int
+    firm: str
+    examples: int
+    loss: float
+    status: str = "ok"
+
+
+@final
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one session.
+
+    Args:
+        ids, payoffs: firm -> clients (n,) and what each earned it (n,).
+        predicted: firm -> exact payoff of the strategies played, in the measured joint table.
+        declined: firms that refused the contract; then payoffs are those of no deal.
+        excluded: firms whose update was not used in some round, with the reason.
+        models: name -> weights that crossed, as they were last published.
+        table: measured P(t, s1, s2) on the validation part, where firms contest clients.
+        belief: the table the firms acted on.
+        maps: both firms' action maps on pairs of signals.
+        scores: name of a score -> value.
+    """
+
+    seed: int
+    contract: str
+    ids: Mapping[str, Array]
+    payoffs: Mapping[str, Array]
+    predicted: Mapping[str, float] = field(default_factory=dict)
+    declined: Mapping[str, str] = field(default_factory=dict)
+    excluded: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, Weights] = field(default_factory=dict)
+    table: Array | None = None
+    belief: Array | None = None
+    maps: tuple[Array, Array] | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+def hold_session(
+    case: Case, ask: Ask, nature: Nature, curve: Callable[[Step], None] = lambda step: None
+) -> Outcome:
+    """Hold one market under one contract: offer, exchange for some rounds, then play or measure.
+
+    Args:
+        case: what is held.
+        ask: puts questions to the firms.
+        nature: reveals true classes to the market.
+        curve: told of each point of the learning curves as it happens.
+    """
+    terms = case.contract.terms(case.strategy.rounds)
+    updates, published, excluded, declined = _train(case, terms, ask, curve)
+    if declined and case.market.contested:
+        # One firm's refusal leaves both without a deal: they play as if nothing had been offered.
+        alone = hold_session(replace(case, contract=NoSharing()), ask, nature)
+        return replace(alone, contract=case.contract.name, declined=declined, excluded=excluded)
+    outcome = (
+        _contest(case, terms, ask, nature, updates)
+        if case.market.contested
+        else _own_cases(case, terms, ask, published, set(declined))
+    )
+    models = {"published": published} if published is not None else dict(updates)
+    return replace(outcome, models=models, declined=declined, excluded=excluded)
+
+
+def _train(
+    case: Case, terms: Terms, ask: Ask, curve: Callable[[Step], None]
+) -> tuple[dict[str, Weights], Weights | None, dict[str, str], dict[str, str]]:
+    """The rounds: last updates by firm, published model, excluded and declining firms."""
+    updates: dict[str, Weights] = {}
+    published: Weights | None = None
+    excluded: dict[str, str] = {}
+    declined: dict[str, str] = {}
+    epochs = case.strategy.local_epochs if terms.models else 0
+    least = len(case.firms) if case.market.contested else None
+    for turn in range(max(terms.rounds, 1)):
+        offer = Offer(terms, case.seed, turn, epochs, published)
+        answers = ask({name: offer for name in case.firms if name not in declined}, least)
+        declined.update(answers.refused)
+        excluded.update(answers.faulty | answers.silent)
+        for status, firms in (("refused", answers.refused), ("excluded", answers.faulty)):
+            for name in sorted(firms):
+                curve(Step(case.seed, terms.contract, turn, 0, name, 0, float("nan"), status))
+        for name, answer in sorted(answers.usable.items()):
+            assert isinstance(answer, Trained)
+            for epoch, loss in enumerate(answer.losses):
+                curve(Step(case.seed, terms.contract, turn, epoch, name, answer.examples, loss))
+        updates = {
+            name: answer.weights
+            for name, answer in answers.usable.items()
+            if isinstance(answer, Trained) and answer.weights is not None
+        }
+        if terms.models:
+            published = case.strategy.combine(updates, published)
+    return updates, published, excluded, declined
+
+
+# ------------------------------------------------------------------- firms contest clients
+
+
+def _contest(
+    case: Case, terms: Terms, ask: Ask, nature: Nature, updates: Mapping[str, Weights]
+) -> Outcome:
+    """Measure the joint table, solve the game on what the firms may know, act, settle."""
+    market = case.market
+    assert isinstance(market, Contest)
+    first, second = case.firms
+    validation = _predictions(case, terms, ask, "validation", nature)
+    labels = nature(case.seed, "validation")[1]
+    edges = [case.play.edges(p.probs[:, 1], market) for p in validation]
+    signals = [np.digitize(p.probs[:, 1], e) for p, e in zip(validation, edges, strict=True)]
+    table = joint_table(labels, signals[0], signals[1], len(edges[0]) + 1, len(edges[1]) + 1)
+    belief = table if terms.models else case.play.prior.mean(table)
+    maps = case.play.maps(belief, market, shared=terms.predictions)
+
+    shown: tuple[Predictions | None, Predictions | None] = (None, None)
+    if terms.predictions:
+        shown = _predictions(case, terms, ask, "contested", nature)
+    requests = {
+        first: Play(
+            terms,
+            case.seed,
+            _rule(edges[0], edges[1], maps[0], terms.predictions),
+            belief,
+            rival=shown[1],
+            rival_model=updates.get(second),
+        ),
+        second: Play(
+            terms,
+            case.seed,
+            _rule(edges[1], edges[0], maps[1].T, terms.predictions),
+            belief.transpose(0, 2, 1),
+            rival=shown[0],
+            rival_model=updates.get(first),
+        ),
+    }
+    ids, truth = nature(case.seed, "contested")
+    answers = ask(requests, len(case.firms)).usable
+    actions = (_of(answers, first, Actions), _of(answers, second, Actions))
+    for name, acted in zip(case.firms, actions, strict=True):
+        _same_clients(acted.ids, ids, name)
+    earned = market.settle((actions[0].actions, actions[1].actions), truth)
+    exact = payoffs(table, maps, market.payoff, market.gamma)
+    return Outcome(
+        seed=case.seed,
+        contract=terms.contract,
+        ids=dict.fromkeys(case.firms, ids),
+        payoffs=dict(zip(case.firms, earned, strict=True)),
+        predicted={name: float(exact[i]) for i, name in enumerate(case.firms)},
+        table=table,
+        belief=belief,
+        maps=maps,
+        scores=_auc_scores(case.firms, validation, labels, shown, truth),
+    )
+
+
+def _predictions(
+    case: Case, terms: Terms, ask: Ask, part: str, nature: Nature
+) -> tuple[Predictions, Predictions]:
+    query = Query(terms, case.seed, part)
+    answers = ask(dict.fromkeys(case.firms, query), len(case.firms)).usable
+    pair = tuple(_of(answers, name, Predictions) for name in case.firms)
+    for name, predictions in zip(case.firms, pair, strict=True):
+        _same_clients(predictions.ids, nature(case.seed, part)[0], name)
+    return pair[0], pair[1]
+
+
+def _rule(edges: Array, rival_edges: Array, actions: Array, shared: bool) -> DecisionRule:
+    """A firm's part of the play: own signals along axis 0; the rival's only where it is seen."""
+    if shared:
+        return DecisionRule(edges, rival_edges, actions)
+    return DecisionRule(edges, np.empty(0), actions[:, 0])
+
+
+def _auc_scores(
+    firms: tuple[str, ...],
+    validation: tuple[Predictions, Predictions],
+    labels: Array,
+    contested: tuple[Predictions | None, Predictions | None],
+    truth: Array,
+) -> dict[str, float]:
+    scores = {
+        f"auc_validation.{name}": auc(labels, p.probs[:, 1])
+        for name, p in zip(firms, validation, strict=True)
+    }
+    one, two = contested
+    if one is None or two is None:
+        return scores
+    for name, p in zip(firms, (one, two), strict=True):
+        scores[f"auc_contested.{name}"] = auc(truth, p.probs[:, 1])
+    both = stacked(validation, labels, (one, two))
+    return scores | {"auc_contested.stacked": auc(truth, both)}
+
+
+# --------------------------------------------------------------- every firm serves its own
+
+
+def _own_cases(
+    case: Case, terms: Terms, ask: Ask, published: Weights | None, declined: set[str]
+) -> Outcome:
+    """Every firm scores the model it would use: the published one, or its own."""
+    requests = {
+        name: Measure(
+            _alone() if name in declined else terms,
+            case.seed,
+            None if name in declined else published,
+        )
+        for name in case.firms
+    }
+    answers = ask(requests).usable
+    scores = {name: a for name, a in answers.items() if isinstance(a, Scores)}
+    return Outcome(
+        seed=case.seed,
+        contract=terms.contract,
+        ids={name: s.ids for name, s in sorted(scores.items())},
+        payoffs={name: -s.log_losses for name, s in sorted(scores.items())},
+        scores={
+            f"{kind}.{name}": value
+            for name, s in sorted(scores.items())
+            for kind, value in (("accuracy", s.accuracy), ("auc", s.auc))
+            if value is not None
+        },
+    )
+
+
+def _alone() -> Terms:
+    return NoSharing().terms(0)
+
+
+def _of(answers: Mapping[str, Answer], name: str, kind: type[Kind]) -> Kind:
+    answer = answers.get(name)
+    if not isinstance(answer, kind):
+        raise FedpactError(
+            f"{name} gave no {kind.__name__}, and a contest needs both firms. "
+            "See run.log for its reason, mend it and go on with resume=DIR."
+        )
+    return answer
+
+
+def _same_clients(found: Array, expected: Array, name: str) -> None:
+    if not np.array_equal(found, expected):
+        raise FedpactError(
+            f"{name} answered for other clients than the market asked about. Firms must hold the "
+            "same clients in the same order; check the data sets."
+        )

@@ -1,0 +1,283 @@
+"""Transport: asks named firms through a Flower Grid. Fixed order, bounded waiting, named faults."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from parties.exchange import (
+    Answer,
+    Declaration,
+    Enrol,
+    ExchangeError,
+    FedpactError,
+    Measure,
+    Offer,
+    Packed,
+    Query,
+    Refusal,
+    Request,
+    pack,
+    unpack,
+)
+from parties.wire import read_record, write_record
+from server.intake import Limits, UnacceptableError, accept
+
+log = logging.getLogger("fedpact")
+
+OPERATOR = "operator"
+
+
+@final
+class TooFewFirmsError(FedpactError):
+    """A round got fewer usable answers than the run needs."""
+
+
+@final
+@dataclass(frozen=True)
+class Sent:
+    """One message of the run, for the audit: who sent what to whom, and how large it was."""
+
+    seed: int
+    contract: str
+    round: int
+    sender: str
+    receiver: str
+    kind: str
+    carries: str
+    bytes: int
+
+
+@final
+@dataclass(frozen=True)
+class Answers:
+    """What came of one question to several firms.
+
+    Args:
+        usable: checked answers by firm.
+        refused: firms that refused, with their reason (a valid answer, not a fault).
+        faulty: firms whose answer was not accepted, with what is wrong with it.
+        silent: firms that could not answer (crashed, unreachable, too late), with the cause.
+    """
+
+    usable: dict[str, Answer] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    faulty: dict[str, str] = field(default_factory=dict)
+    silent: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def first_fault(self) -> str:
+        """The first firm, by name, that did not give a usable answer, and why."""
+        for kind, firms in (
+            ("refused", self.refused),
+            ("sent an unacceptable answer", self.faulty),
+            ("did not answer", self.silent),
+        ):
+            for name in sorted(firms):
+                return f"{name} {kind}: {firms[name]}"
+        return "no firm was asked"
+
+
+class Transport:
+    """The operator's way to its firms.
+
+    Args:
+        grid: any Flower Grid.
+        firms: the names expected; nobody else is heard.
+        limits: bounds of what is accepted and of the wait.
+        audit: told of every message, sender to receiver.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        firms: tuple[str, ...],
+        limits: Limits,
+        audit: Callable[[Sent], None] = lambda sent: None,
+    ) -> None:
+        self._grid, self.firms, self._limits, self._audit = (
+            grid,
+            tuple(sorted(firms)),
+            limits,
+            audit,
+        )
+        self._nodes: dict[str, int] = {}
+        self._declared: dict[str, Declaration] = {}
+
+    # --------------------------------------------------------------------------- enrolment
+
+    def enrol(self, seed: int) -> dict[str, Declaration]:
+        """Ask every node who it is; wait, within the bound, until all named firms have answered.
+
+        Raises:
+            TooFewFirmsError: fewer than the minimum came, or a name came twice.
+        """
+        deadline = time.monotonic() + self._limits.wait_s
+        while True:
+            answers = self._enrol_once(seed, deadline)
+            missing = [name for name in self.firms if name not in answers.usable]
+            if not missing or time.monotonic() >= deadline or len(self._nodes) >= len(self.firms):
+                break
+            time.sleep(0.2)
+        if len(answers.usable) < self._limits.minimum_firms:
+            raise TooFewFirmsError(
+                f"{len(answers.usable)} of {len(self.firms)} firms enrolled, the run needs "
+                f"{self._limits.minimum_firms}. Missing: {', '.join(missing)}. "
+                f"{answers.first_fault}. Start those firms, or lower limits.minimum_firms."
+            )
+        self._declared = {
+            name: answer
+            for name, answer in answers.usable.items()
+            if isinstance(answer, Declaration)
+        }
+        return self._declared
+
+    def _enrol_once(self, seed: int, deadline: float) -> Answers:
+        nodes = sorted(self._grid.get_node_ids())
+        question = Enrol(seed)
+        requests = {str(node): question for node in nodes}
+        raw = self._deliver({str(n): n for n in nodes}, requests, deadline)
+        found = Answers(faulty=raw.faulty, silent=raw.silent, refused=raw.refused)
+        self._nodes = {}
+        for node in nodes:
+            answer = raw.usable.get(str(node))
+            if not isinstance(answer, Declaration):
+                continue
+            if answer.firm not in self.firms:
+                found.faulty[answer.firm] = "is not a firm of this study"
+            elif answer.firm in found.usable:
+                raise TooFewFirmsError(f"Two nodes say they are {answer.firm}. Stop one of them.")
+            else:
+                found.usable[answer.firm] = answer
+                self._nodes[answer.firm] = node
+        return found
+
+    # --------------------------------------------------------------------------- questions
+
+    def ask(self, requests: Mapping[str, Request], minimum: int | None = None) -> Answers:
+        """Ask each named firm its own question, all at once, and check what comes back.
+
+        Raises:
+            TooFewFirmsError: fewer than `minimum` (default: the run's) usable answers and refusals.
+        """
+        deadline = time.monotonic() + self._limits.wait_s
+        known = {name: request for name, request in requests.items() if name in self._nodes}
+        answers = self._deliver(self._nodes, known, deadline)
+        for name in sorted(set(requests) - set(known)):
+            answers.silent[name] = "it never enrolled"
+        least = self._limits.minimum_firms if minimum is None else minimum
+        for name, reason in sorted({**answers.faulty, **answers.silent}.items()):
+            log.warning("%s is left out of this round: %s", name, reason)
+        if len(answers.usable) + len(answers.refused) < least:
+            raise TooFewFirmsError(
+                f"{len(answers.usable)} usable answers, the round needs {least}: "
+                f"{answers.first_fault}. Mend that firm and go on with resume=DIR."
+            )
+        return answers
+
+    def _deliver(
+        self, nodes: Mapping[str, int], requests: Mapping[str, Request], deadline: float
+    ) -> Answers:
+        messages, asked = [], {}
+        # One record a distinct question: engines send a broadcast's arrays once.
+        records: dict[int, tuple[Packed, RecordDict]] = {}
+        for name in sorted(requests):
+            request = requests[name]
+            if id(request) not in records:
+                records[id(request)] = _record(request)
+            packed, content = records[id(request)]
+            messages.append(Message(content, nodes[name], _verb(request)))
+            asked[nodes[name]] = name
+            self._audit(_sent(request, packed, OPERATOR, name))
+        wait = max(deadline - time.monotonic(), 0.1)
+        replies = list(self._grid.send_and_receive(messages, timeout=wait)) if messages else []
+        return self._collect(asked, requests, replies)
+
+    def _collect(
+        self, asked: Mapping[int, str], requests: Mapping[str, Request], replies: list[Message]
+    ) -> Answers:
+        answers = Answers()
+        for reply in sorted(replies, key=lambda r: asked.get(r.metadata.src_node_id, "")):
+            name = asked.get(reply.metadata.src_node_id)
+            if name is None or name in answers.usable:
+                log.warning("a reply nobody waits for was dropped (%s)", name or "unknown node")
+                continue
+            if reply.has_error():
+                answers.silent[name] = reply.error.reason or f"error {reply.error.code}"
+                continue
+            try:
+                answer = self._read(reply.content, requests[name], name)
+            except (ExchangeError, UnacceptableError) as fault:
+                answers.faulty[name] = str(fault)
+                continue
+            if isinstance(answer, Refusal):
+                answers.refused[name] = answer.reason
+            else:
+                answers.usable[name] = answer
+        heard = {*answers.usable, *answers.refused, *answers.faulty, *answers.silent}
+        for name in sorted(set(requests) - heard):
+            answers.silent[name] = f"no answer within {self._limits.wait_s:g} s"
+        return answers
+
+    def _read(self, content: RecordDict, request: Request, name: str) -> Answer:
+        try:
+            tag, packed = content.config_records["tag"]["tag"], read_record(content)
+        except (KeyError, ValueError, TypeError, EOFError) as fault:
+            raise ExchangeError(f"a reply without its records: {fault}") from fault
+        if tag != _tag(request):
+            raise UnacceptableError(f"answers {tag!r}, the open question is {_tag(request)!r}")
+        answer = unpack(packed)
+        if not isinstance(answer, Answer):
+            raise UnacceptableError(f"sent a request ({packed.kind}) as an answer")
+        sender = answer.firm if isinstance(answer, Declaration) else name
+        self._audit(_sent(request, packed, sender, OPERATOR))
+        return accept(request, answer, self._declared.get(name), self._limits)
+
+
+def _record(request: Request) -> tuple[Packed, RecordDict]:
+    packed = pack(request)
+    content = write_record(packed)
+    content["tag"] = ConfigRecord({"tag": _tag(request)})
+    return packed, content
+
+
+def _verb(request: Request) -> str:
+    """Flower's message type."""
+    match request:
+        case Offer():
+            return "train"
+        case Measure():
+            return "evaluate"
+        case _:
+            return "query"
+
+
+def _tag(request: Request) -> str:
+    """Names the question, so that an old round's answer is told from this one's."""
+    contract = "" if isinstance(request, Enrol) else request.terms.contract
+    turn = request.round if isinstance(request, Offer) else 0
+    part = getattr(request, "part", "")
+    return f"{request.seed}/{contract}/{turn}/{type(request).__name__}{part}"
+
+
+def _sent(request: Request, packed: Packed, sender: str, receiver: str) -> Sent:
+    """One line of the audit: the message, and the names of the arrays that it carries."""
+    carries = " ".join(sorted(packed.arrays))
+    if isinstance(request, Query):
+        carries = f"{request.part}: {carries}".strip(": ")
+    return Sent(
+        seed=request.seed,
+        contract="" if isinstance(request, Enrol) else request.terms.contract,
+        round=request.round if isinstance(request, Offer) else 0,
+        sender=sender,
+        receiver=receiver,
+        kind=packed.kind,
+        carries=carries,
+        bytes=len(packed.text.encode()) + sum(a.nbytes for a in packed.arrays.values()),
+    )

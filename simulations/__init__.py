@@ -1,0 +1,1 @@
+"""Joins, repeats, reports. Knows no mathematics."""

@@ -1,0 +1,204 @@
+"""`python -m simulations`, or `fedpact`: hold a study and print its verdict."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from parties.exchange import FedpactError
+from simulations.build import as_text, build, did_you_mean
+from simulations.engines import Engine, Job
+
+# Not part of the study: they may differ when a run is resumed.
+FREE = ("engine", "format", "progress", "resume", "run_dir", "dry_run")
+
+
+def _run_dir(run_dir: Any, resume: Any, dry_run: Any, name: Any) -> str:
+    if dry_run:
+        return "."
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    return str(resume or run_dir or f"runs/{stamp}_{name}")
+
+
+OmegaConf.register_new_resolver("fedpact_run_dir", _run_dir, use_cache=True, replace=True)
+
+
+def hold(config: DictConfig, folder_path: Path, overrides: list[str]) -> None:
+    """Hold one study, from its configuration to the last line on the screen."""
+    # Imported late: --help and mistakes in the configuration answer without loading torch.
+    from simulations import terminal
+    from simulations.conclude import conclude
+    from simulations.provenance import now, provenance
+    from simulations.report import write_report
+    from simulations.results import RunFolder
+    from simulations.study import study_of
+
+    _check_words(config)
+    text = as_text(config)
+    study = study_of(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    engine: Engine = build(config["engine"])
+    plan = engine.plan(len(study.names))
+    if config["dry_run"]:
+        terminal.print_plan(study, engine)
+        terminal.print_folder(folder_path.resolve())
+        return
+    folder = RunFolder(folder_path)
+    shown = config["progress"] == "auto"
+    with folder.lock():
+        folder.start(config)
+        log = terminal.set_up_logging(folder.path, shown)
+        log.info("study %s in %s (%s)", study.name, folder.path, plan[0])
+        origin = provenance(study, type(engine).__name__, overrides)
+        folder.write_json("provenance.json", origin)
+        started = time.process_time()
+        sessions = len(list(study.cases()))
+        with terminal.watching(folder, sessions, len(study.names), shown) as watch:
+            engine.hold(Job(text, folder.path, study.names, sessions), watch.tick)
+        verdict = conclude(study, folder)
+        spent = time.process_time() - started
+        folder.write_json(
+            "provenance.json", {**origin, "finished": now(), "cpu_seconds": round(spent, 2)}
+        )
+        write_report(study, folder, verdict)
+        log.info("done: %s", folder.path / "report.html")
+    if config["format"] == "json":
+        terminal.print_json(folder)
+    else:
+        terminal.print_verdict(verdict, folder, spent)
+    terminal.print_folder(folder.path.resolve())
+
+
+def _check_words(config: DictConfig) -> None:
+    for key, legal in (("format", ("text", "json")), ("progress", ("auto", "none"))):
+        if config[key] not in legal:
+            raise FedpactError(f"{key} is {config[key]!r}; legal are {', '.join(legal)}.")
+    if not isinstance(config["dry_run"], bool):
+        raise FedpactError(f"dry_run is {config['dry_run']!r}; legal are true and false.")
+
+
+def _resumed(config: DictConfig, overrides: list[str]) -> DictConfig:
+    """The configuration of the run to go on with.
+
+    Raises:
+        FedpactError: there is no such run, or an override would change its study.
+    """
+    saved = Path(str(config["resume"])) / "config.yaml"
+    if not saved.exists():
+        raise FedpactError(
+            f"resume={config['resume']}: there is no {saved}. Give the folder of a run, as printed "
+            "in the last line of its output."
+        )
+    old = OmegaConf.load(saved)
+    assert isinstance(old, DictConfig)
+    named = {o.lstrip("+~").split("=", 1)[0].split("@")[0].split(".")[0] for o in overrides}
+    if named - set(FREE):
+        changed = _differences(
+            OmegaConf.to_container(old, resolve=True), OmegaConf.to_container(config, resolve=True)
+        )
+        changed = [key for key in changed if key.split(".")[0] not in FREE]
+        if changed:
+            raise FedpactError(
+                f"resume goes on with the study in {saved}; these overrides would change it: "
+                f"{', '.join(changed[:5])}. Leave them out, or start a new run without resume."
+            )
+    for key in FREE:
+        if key != "engine" or "engine" in named:
+            old[key] = config[key]
+    return old
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted({*old, *new}, key=str)
+        return [
+            d
+            for key in keys
+            for d in _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+        ]
+    return [] if old == new else [path]
+
+
+@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
+def _application(config: DictConfig) -> None:
+    settings = HydraConfig.get()
+    overrides = list(settings.overrides.task)
+    if config["resume"]:
+        config = _resumed(config, overrides)
+    hold(config, Path(settings.runtime.output_dir), overrides)
+
+
+def _explain(fault: Exception) -> str:
+    """Hydra's message, with "did you mean" for a mistyped key."""
+    text = str(fault).strip()
+    found = re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", text)
+    if not found:
+        found = re.search(r"Key '([^']+)' not in '[^']*'\s+full_key: (\S+)", text)
+    if found:
+        key, full = found.groups()
+        return f"There is no key {full!r}. {did_you_mean(key, _legal_keys(full))}"
+    choice = re.search(r"In '[^']*': Could not find '([^'/]+)/([^']+)'", text) or re.search(
+        r"Could not find '([^'/]+)/([^']+)'", text
+    )
+    if choice:
+        group, name = choice.groups()
+        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
+        return f"{group} has no choice {name!r}. {did_you_mean(name, options)}"
+    group = re.search(r"Could not override '([^']+)'", text)
+    if group:
+        return f"There is no key {group[1]!r}. {did_you_mean(group[1], _legal_keys(group[1]))}"
+    return text
+
+
+def _legal_keys(full: str) -> list[str]:
+    """The keys next to `full` in the default configuration."""
+    with hydra.initialize_config_module("conf", version_base="1.3"):
+        node: Any = hydra.compose("config")
+    for part in full.split(".")[:-1]:
+        node = node.get(part) if isinstance(node, DictConfig) else None
+    return [str(k) for k in node if not str(k).startswith("_")] if node is not None else []
+
+
+def main() -> None:
+    """The console script. Exit status 2 for a mistake that a person can mend."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us, not to Hydra's printer
+    from hydra.core.global_hydra import GlobalHydra
+
+    try:
+        _application()
+    except FedpactError as fault:
+        sys.exit(_complain(str(fault)))
+    except (HydraException, OmegaConfBaseException) as fault:
+        GlobalHydra.instance().clear()
+        sys.exit(_complain(_explain(fault)))
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped. Go on with: fedpact resume=<the run's folder>\n")
+        sys.exit(130)
+    finally:
+        _close_engines()
+
+
+def _complain(text: str) -> int:
+    sys.stderr.write(f"fedpact: {text}\n")
+    return 2
+
+
+def _close_engines() -> None:
+    """Stop a warm Ray, if this process started one."""
+    module = sys.modules.get("simulations.engines.ray_actors")
+    if module is not None:
+        module.RayActors().close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""From configuration to objects: the only caller of Hydra's `instantiate`."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import hydra.utils
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+
+from parties.exchange import FedpactError
+
+PACKAGES = ("parties.", "server.", "simulations.")
+
+
+def build(config: Mapping[str, Any]) -> Any:
+    """The object a configuration describes with `_target_`.
+
+    Raises:
+        FedpactError: the target is not one of Fedpact's own names, or a field is missing, unknown
+            or out of its range.
+    """
+    for target in _targets(config):
+        if not isinstance(target, str) or not target.startswith(PACKAGES):
+            raise FedpactError(
+                f"_target_ is {target!r}; legal are names under {', '.join(PACKAGES)} "
+                "A configuration may not run other code."
+            )
+    try:
+        return hydra.utils.instantiate(OmegaConf.create(dict(config)), _convert_="object")
+    except InstantiationException as fault:
+        cause = fault.__cause__
+        if isinstance(cause, FedpactError):
+            raise cause from None
+        raise FedpactError(_plain(config, cause or fault)) from fault
+
+
+def _targets(config: Any) -> list[Any]:
+    if isinstance(config, Mapping):
+        found = [config["_target_"]] if "_target_" in config else []
+        return found + [t for value in config.values() for t in _targets(value)]
+    return [t for value in config for t in _targets(value)] if isinstance(config, list) else []
+
+
+def _plain(config: Mapping[str, Any], cause: BaseException) -> str:
+    target = config.get("_target_", "?")
+    fields = ", ".join(sorted(k for k in config if not k.startswith("_")))
+    return f"{target} cannot be built: {cause}. Its configuration has the fields: {fields}."
+
+
+def did_you_mean(word: str, legal: list[str]) -> str:
+    """`Did you mean 'seeds'?`, or the legal names where none is close.
+
+    >>> did_you_mean("sedes", ["seeds", "market"])
+    "Did you mean 'seeds'?"
+    """
+    close = difflib.get_close_matches(word, legal, n=1, cutoff=0.5)
+    return f"Did you mean '{close[0]}'?" if close else f"Legal are: {', '.join(sorted(legal))}."
+
+
+def as_text(config: DictConfig) -> str:
+    """The resolved configuration as one line of JSON: how it travels to every process."""
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    return json.dumps(plain, sort_keys=True)
+
+
+def sha256(text: str) -> str:
+    """Hex digest of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()

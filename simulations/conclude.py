@@ -1,0 +1,122 @@
+"""From filed sessions to the verdict and its tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from parties.exchange import FedpactError
+from server.session import Outcome
+from server.verdict import BASELINE, METHOD, judge
+from simulations.results import RunFolder, write_whole
+from simulations.study import Study
+
+PAYOFFS = ("seed", "contract", "firm", "clients", "payoff", "predicted", "gain")
+
+
+def outcomes_of(study: Study, folder: RunFolder) -> tuple[list[Outcome], dict[str, str]]:
+    """All sessions of a study and the sha256 of every model.
+
+    Raises:
+        FedpactError: a session is not on file.
+    """
+    outcomes, hashes = [], {}
+    for case in study.cases():
+        filed = folder.load(case.name)
+        if filed is None:
+            raise FedpactError(
+                f"{folder.path} lacks the session {case.name}. "
+                f"Go on with: fedpact resume={folder.path}"
+            )
+        outcomes.append(filed[0])
+        hashes.update(filed[1])
+    return outcomes, hashes
+
+
+def conclude(study: Study, folder: RunFolder) -> dict[str, Any]:
+    """Judge all sessions; write payoffs.csv, models/manifest.json and verdict.json.
+
+    Returns:
+        The content of verdict.json. It holds nothing of engine, place or time, so equal results
+        have equal files.
+    """
+    outcomes, hashes = outcomes_of(study, folder)
+    verdicts = judge(outcomes, study.names)
+    _write_payoffs(outcomes, study.names, folder)
+    verdict = {
+        "study": study.name,
+        "firms": list(study.names),
+        "seeds": list(study.seeds),
+        "unit": study.market.unit,
+        "interval": METHOD,
+        "contracts": {
+            name: {
+                "firms": {
+                    firm: {
+                        "payoff": v.payoff,
+                        "predicted": v.predicted,
+                        "gain": v.gain,
+                        "interval": list(v.interval),
+                        "decision": v.decision,
+                        "needed": v.needed,
+                        "clients": v.clients,
+                        "reason": v.reason,
+                    }
+                    for firm, v in contract.firms.items()
+                },
+                "individually_rational": contract.individually_rational,
+                "pareto_optimal": contract.pareto_optimal,
+                "irpo": contract.irpo,
+                "operator_sees": list(
+                    study.contracts[name].terms(study.strategy.rounds).operator_sees
+                ),
+            }
+            for name, contract in verdicts.items()
+        },
+        "scores": _mean_scores(outcomes),
+        "models_sha256": folder.manifest(hashes),
+    }
+    folder.write_json("verdict.json", verdict)
+    return verdict
+
+
+def _mean_scores(outcomes: list[Outcome]) -> dict[str, dict[str, float]]:
+    """Contract -> score -> mean over the seeds."""
+    gathered: dict[str, dict[str, list[float]]] = {}
+    for outcome in outcomes:
+        for name, value in outcome.scores.items():
+            gathered.setdefault(outcome.contract, {}).setdefault(name, []).append(value)
+    return {
+        contract: {name: float(np.mean(values)) for name, values in sorted(scores.items())}
+        for contract, scores in gathered.items()
+    }
+
+
+def _write_payoffs(outcomes: list[Outcome], firms: tuple[str, ...], folder: RunFolder) -> None:
+    alone: Mapping[int, Outcome] = {o.seed: o for o in outcomes if o.contract == BASELINE}
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(PAYOFFS)
+    for outcome in outcomes:
+        for firm in firms:
+            if firm not in outcome.payoffs:
+                continue
+            payoff = float(np.mean(outcome.payoffs[firm]))
+            base = alone[outcome.seed].payoffs.get(firm)
+            gain = "" if base is None else payoff - float(np.mean(base))
+            table.writerow(
+                (
+                    outcome.seed,
+                    outcome.contract,
+                    firm,
+                    len(outcome.payoffs[firm]),
+                    payoff,
+                    outcome.predicted.get(firm, ""),
+                    gain,
+                )
+            )
+    write_whole(folder.path / "payoffs.csv", text.getvalue().encode())

@@ -1,0 +1,61 @@
+"""Engines: where the firms run. One interface, the same two Flower apps in all of them."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from parties.exchange import FedpactError
+
+# Nothing may call home or fetch code at run time; both libraries read these when imported.
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+os.environ.setdefault("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+@final
+class EngineError(FedpactError):
+    """The engine, not a firm, failed: processes, network, resources."""
+
+
+@final
+@dataclass(frozen=True)
+class Job:
+    """One study to hold.
+
+    Args:
+        config: the resolved configuration as JSON.
+        folder: the run folder.
+        firms: their names, in order.
+        sessions: how many sessions it has in all.
+    """
+
+    config: str
+    folder: Path
+    firms: tuple[str, ...]
+    sessions: int
+
+
+class Engine(ABC):
+    """A place to run the ServerApp and the firms' ClientApps."""
+
+    @abstractmethod
+    def plan(self, firms: int) -> list[str]:
+        """What it would start for this many firms, a line each; refuses what cannot be.
+
+        Raises:
+            FedpactError: more CPUs or GPUs are asked for than there are.
+        """
+
+    @abstractmethod
+    def hold(self, job: Job, tick: Callable[[], None]) -> None:
+        """Hold the job's sessions; `tick` is called now and then, for progress."""
+
+    def close(self) -> None:
+        """Stop whatever is kept warm between jobs."""
+        return

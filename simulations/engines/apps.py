@@ -1,0 +1,62 @@
+"""The two Flower apps of every engine, built from the configuration that the run config carries."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import Context
+
+from parties.app import client_app
+from parties.exchange import FedpactError
+from parties.firm import Firm
+from server.app import server_app
+from simulations.build import build, sha256
+from simulations.results import RunDocket, RunFolder
+from simulations.study import study_of
+
+CONFIG, DIGEST, FOLDER, PARTY = "config", "config-sha256", "folder", "party"
+
+
+def run_config(config: str, folder: Path) -> dict[str, Any]:
+    """Flower's run config (flat, scalars only): the configuration as JSON, with its sha256."""
+    return {CONFIG: config, DIGEST: sha256(config), FOLDER: str(folder)}
+
+
+@lru_cache(maxsize=2)
+def _parsed(text: str, digest: str) -> Any:
+    if sha256(text) != digest:
+        raise FedpactError("The run config was changed on its way: its sha256 differs.")
+    # One thread a process: more only fight each other, and sums would differ between machines.
+    torch.set_num_threads(1)
+    return json.loads(text)
+
+
+@lru_cache(maxsize=64)
+def _firm(text: str, digest: str, name: str) -> Firm:
+    firm = build(_parsed(text, digest)["parties"][name])
+    assert isinstance(firm, Firm)
+    return firm
+
+
+def _firm_of(context: Context) -> Firm:
+    """The firm of this node: named by its node config, or by its place among the firms."""
+    text, digest = str(context.run_config[CONFIG]), str(context.run_config[DIGEST])
+    names = sorted(_parsed(text, digest)["parties"])
+    name = context.node_config.get(PARTY)
+    if name is None:
+        name = names[int(context.node_config["partition-id"])]
+    return _firm(text, digest, str(name))
+
+
+def _docket_of(context: Context) -> RunDocket:
+    text, digest = str(context.run_config[CONFIG]), str(context.run_config[DIGEST])
+    study = study_of(_parsed(text, digest))
+    return RunDocket(study, RunFolder(Path(str(context.run_config[FOLDER]))))
+
+
+client = client_app(_firm_of)
+server = server_app(_docket_of)

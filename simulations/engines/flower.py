@@ -1,0 +1,85 @@
+"""engine=flower: Flower's own simulation runtime on Ray, kept as the reference path."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+from parties.exchange import FedpactError
+from simulations.engines import Engine, Job
+from simulations.engines.ray_actors import import_ray
+
+
+@final
+@dataclass(frozen=True)
+class FlowerSimulation(Engine):
+    """`flwr run` in Flower's simulation runtime, one supernode a firm.
+
+    Args:
+        num_cpus: CPUs of a firm (Flower takes whole ones).
+        num_gpus: GPU share of a firm.
+        timeout_s: longest time for the whole run, seconds.
+    """
+
+    num_cpus: int = 1
+    num_gpus: float = 0.0
+    timeout_s: float = 3600.0
+
+    def __post_init__(self) -> None:
+        whole = isinstance(self.num_cpus, int) and not isinstance(self.num_cpus, bool)
+        if not whole or self.num_cpus < 1:
+            raise FedpactError(
+                f"engine.num_cpus is {self.num_cpus!r}; Flower takes whole CPUs >= 1. "
+                "For shares of a CPU use engine=ray."
+            )
+        for name in ("num_gpus", "timeout_s"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+                raise FedpactError(f"engine.{name} is {value!r}; legal is a number >= 0.")
+
+    def plan(self, firms: int) -> list[str]:
+        cpus = len(os.sched_getaffinity(0))
+        if self.num_cpus > cpus:
+            raise FedpactError(
+                f"engine.num_cpus is {self.num_cpus}, this machine has {cpus}. Lower it."
+            )
+        return [
+            f"flower: {firms} supernodes x {self.num_cpus} CPU, {self.num_gpus:g} GPU; "
+            f"at most {cpus // self.num_cpus} at a time"
+        ]
+
+    def hold(self, job: Job, tick: Callable[[], None]) -> None:
+        import_ray()
+        self.plan(len(job.firms))
+        from simulations.engines import apps
+        from simulations.engines.flower_run import flower_run
+
+        home = job.folder / "flower"
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(0.5):
+                tick()
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            flower_run(
+                serverapp="simulations.engines.apps:server",
+                clientapp="simulations.engines.apps:client",
+                run_config=apps.run_config(job.config, job.folder.resolve()),
+                supernodes=len(job.firms),
+                client_cpus=self.num_cpus,
+                client_gpus=self.num_gpus,
+                timeout_s=self.timeout_s,
+                home=home,
+            )
+            # After a failure the folder stays: the error names the log in it.
+            shutil.rmtree(home, ignore_errors=True)
+        finally:
+            done.set()
+            watcher.join()

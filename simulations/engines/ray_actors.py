@@ -1,0 +1,139 @@
+"""engine=ray: firms as Ray actors. One actor a worker, one call an actor a round."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import numpy as np
+
+from parties.exchange import FedpactError
+from simulations.engines import Engine, EngineError, Job
+
+log = logging.getLogger("fedpact")
+
+
+@final
+@dataclass(frozen=True)
+class RayActors(Engine):
+    """Firms dealt out among Ray actors; data and models stay cached where they are used.
+
+    Args:
+        workers: actors (never more than firms).
+        num_cpus, num_gpus: shares of one actor.
+        address: None starts Ray on this machine, "auto" or "HOST:PORT" joins a cluster.
+    """
+
+    workers: int = 2
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    address: str | None = None
+
+    # One Ray and one set of warm actors a process, shared by all jobs of a sweep.
+    _pools: ClassVar[dict[tuple[int, float, float, str | None], list[Any]]] = {}
+
+    def __post_init__(self) -> None:
+        whole = isinstance(self.workers, int) and not isinstance(self.workers, bool)
+        if not whole or self.workers < 1:
+            raise FedpactError(f"engine.workers is {self.workers!r}; legal is a whole number >= 1.")
+        for name in ("num_cpus", "num_gpus"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+                raise FedpactError(f"engine.{name} is {value!r}; legal is a number >= 0.")
+
+    def plan(self, firms: int) -> list[str]:
+        workers = min(self.workers, firms)
+        where = f"the cluster at {self.address}" if self.address else "this machine"
+        if self.address is None:
+            cpus, gpus = len(os.sched_getaffinity(0)), _gpus()
+            for name, share, held in (("CPU", self.num_cpus, cpus), ("GPU", self.num_gpus, gpus)):
+                if workers * share > held:
+                    raise FedpactError(
+                        f"{workers} Ray actors x {share:g} {name}s ask for {workers * share:g}, "
+                        f"this machine has {held}. Lower engine.workers or "
+                        f"engine.num_{name.lower()}s, or join a cluster with engine.address."
+                    )
+        return [
+            f"ray: {workers} actors x {self.num_cpus:g} CPU, {self.num_gpus:g} GPU on {where}; "
+            f"{firms} firms, one message an actor a round"
+        ]
+
+    def hold(self, job: Job, tick: Callable[[], None]) -> None:
+        self.plan(len(job.firms))
+        import_ray()
+        from simulations.engines import apps
+        from simulations.engines.grid import contexts_of, server_context
+        from simulations.engines.ray_grid import RayGrid
+
+        actors = self._warm(min(self.workers, len(job.firms)))
+        run_config = apps.run_config(job.config, job.folder)
+        contexts = contexts_of(job.firms, apps.PARTY, run_config)
+        grid = RayGrid(actors, "simulations.engines.apps:client", contexts)
+        apps.server(grid, server_context(run_config))
+
+    def close(self) -> None:
+        """Stop the actors; stop Ray too, unless it is somebody else's cluster."""
+        if not self._pools:
+            return
+        import ray
+
+        for actors in self._pools.values():
+            for actor in actors:
+                ray.kill(actor)
+        self._pools.clear()
+        ray.shutdown()
+
+    def _warm(self, workers: int) -> list[Any]:
+        key = (workers, self.num_cpus, self.num_gpus, self.address)
+        if key not in self._pools:
+            if self._pools:
+                self.close()
+            self._start_ray(workers)
+            from simulations.engines.ray_grid import start_workers
+
+            self._pools[key] = start_workers(workers, self.num_cpus, self.num_gpus)
+        return self._pools[key]
+
+    def _start_ray(self, workers: int) -> None:
+        ray = import_ray()
+        if self.address is None:
+            # Inherited by the workers: the same code as here, one thread each.
+            os.environ.setdefault("OMP_NUM_THREADS", "1")
+        local: dict[str, Any] = {
+            "num_cpus": max(1, int(np.ceil(workers * self.num_cpus))),
+            "num_gpus": int(np.ceil(workers * self.num_gpus)),
+            "include_dashboard": False,
+        }
+        options = {"address": self.address} if self.address else {"address": "local", **local}
+        for attempt in (1, 2):
+            try:
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+                return
+            except (OSError, RuntimeError, ValueError, TimeoutError) as fault:
+                ray.shutdown()
+                if attempt == 2 or self.address:
+                    raise EngineError(
+                        f"Ray could not be {'joined' if self.address else 'started'}: {fault}. "
+                        "On a busy machine try again; for a cluster check engine.address; "
+                        "engine=inline needs no Ray."
+                    ) from fault
+                log.warning("Ray did not start (%s); trying once more", fault)
+
+
+def import_ray() -> Any:
+    try:
+        import ray
+    except ImportError as fault:
+        raise EngineError(
+            "engine=ray needs Ray: pip install -c constraints.txt '.[ray]', or use engine=inline."
+        ) from fault
+    return ray
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()

@@ -1,0 +1,285 @@
+"""Results on disk, written as they happen: a run folder is the record of one study."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import fcntl
+import hashlib
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, final
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from parties.exchange import Array, FedpactError
+from server.intake import Limits
+from server.session import Case, Nature, Outcome, Step
+from server.transport import Sent
+from simulations.study import Study
+
+log = logging.getLogger("fedpact")
+
+ROUNDS = [f.name for f in dataclasses.fields(Step)]
+MESSAGES = [f.name for f in dataclasses.fields(Sent)]
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file by its new content, or leave the old one: never a part of either."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def digest(content: bytes) -> str:
+    """Hex sha256 of bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
+@final
+class RunFolder:
+    """The folder of one run.
+
+    config.yaml, provenance.json, rounds.csv, messages.csv, payoffs.csv, verdict.json, report.html,
+    run.log, models/ (safetensors with manifest.json), sessions/ (one checked file a session).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.sessions = path / "sessions"
+        self.models = path / "models"
+
+    # ----------------------------------------------------------------------------- opening
+
+    def start(self, config: DictConfig) -> None:
+        """Make the folder and put the resolved configuration in it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        text = OmegaConf.to_yaml(config, resolve=True)
+        write_whole(self.path / "config.yaml", text.encode())
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for one run at a time.
+
+        Raises:
+            FedpactError: another run holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as fault:
+                raise FedpactError(
+                    f"{self.path} is in use by another run. Wait for it, or choose another folder "
+                    "with run_dir=..."
+                ) from fault
+            yield
+
+    # ---------------------------------------------------------------------------- sessions
+
+    def file(self, outcome: Outcome) -> None:
+        """Put one finished session on disk: its models first, then the session, then its hash."""
+        name = f"{outcome.contract}-seed{outcome.seed}"
+        folder = self.models / outcome.contract / f"seed{outcome.seed}"
+        hashes = {}
+        for model, weights in sorted(outcome.models.items()):
+            content = save({k: np.ascontiguousarray(v) for k, v in weights.arrays.items()})
+            write_whole(folder / f"{model}.safetensors", content)
+            hashes[f"{outcome.contract}/seed{outcome.seed}/{model}.safetensors"] = digest(content)
+        arrays, facts = _split_outcome(outcome)
+        facts["models"] = hashes
+        content = save(arrays, metadata={"session": json.dumps(facts, sort_keys=True)})
+        write_whole(self.sessions / f"{name}.safetensors", content)
+        write_whole(self.sessions / f"{name}.sha256", f"{digest(content)}\n".encode())
+
+    def load(self, name: str) -> tuple[Outcome, dict[str, str]] | None:
+        """A filed session and its models' hashes; None if it is not there, or not whole."""
+        path, mark = self.sessions / f"{name}.safetensors", self.sessions / f"{name}.sha256"
+        if not path.exists() or not mark.exists():
+            return None
+        if digest(path.read_bytes()) != mark.read_text().strip():
+            log.warning("%s does not have the sha256 in %s: held again", path, mark.name)
+            return None
+        try:
+            with safe_open(path, framework="numpy") as file:
+                facts = json.loads(file.metadata()["session"])
+                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, KeyError, ValueError) as fault:
+            log.warning("%s cannot be read (%s): held again", path, fault)
+            return None
+        for model, sha in facts["models"].items():
+            stored = self.models / model
+            if not stored.exists() or digest(stored.read_bytes()) != sha:
+                log.warning("%s is missing or changed: its session is held again", stored)
+                return None
+        return _join_outcome(arrays, facts), facts["models"]
+
+    def held(self) -> set[str]:
+        """Names of the sessions on file."""
+        return {mark.stem for mark in self.sessions.glob("*.sha256")}
+
+    # ------------------------------------------------------------------------------ tables
+
+    def write_json(self, name: str, value: object) -> None:
+        """One JSON file, indented, with keys in the order given; not-a-number becomes null."""
+        text = json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"
+        write_whole(self.path / name, text.encode())
+
+    def read_json(self, name: str) -> Any:
+        return json.loads((self.path / name).read_text())
+
+    def manifest(self, hashes: Mapping[str, str]) -> str:
+        """Write models/manifest.json; returns the one sha256 that stands for all models."""
+        ordered = dict(sorted(hashes.items()))
+        whole = digest(json.dumps(ordered).encode())
+        write_whole(
+            self.models / "manifest.json",
+            (json.dumps({"sha256": whole, "files": ordered}, indent=2) + "\n").encode(),
+        )
+        return whole
+
+
+@final
+class RunDocket:
+    """What is still to hold of a study, and the folder it is filed in (`server.app.Docket`)."""
+
+    def __init__(self, study: Study, folder: RunFolder) -> None:
+        self._study, self._folder = study, folder
+        self.firms: tuple[str, ...] = study.names
+        self.limits: Limits = study.limits
+        self.nature: Nature = study.nature
+        self._done = {c.name for c in study.cases() if folder.load(c.name) is not None}
+        self._rounds = self._table("rounds.csv", ROUNDS)
+        self._messages = self._table("messages.csv", MESSAGES)
+
+    def pending(self) -> Iterator[Case]:
+        for case in self._study.cases():
+            if case.name not in self._done:
+                log.info("seed %d: %s", case.seed, case.contract.name)
+                yield case
+
+    def audit(self, sent: Sent) -> None:
+        _append(self._messages, dataclasses.asdict(sent), MESSAGES)
+
+    def curve(self, step: Step) -> None:
+        _append(self._rounds, dataclasses.asdict(step), ROUNDS)
+
+    def file(self, outcome: Outcome) -> None:
+        for name, reason in {**outcome.declined, **outcome.excluded}.items():
+            log.warning("seed %d, %s: %s: %s", outcome.seed, outcome.contract, name, reason)
+        self._rounds.flush()
+        self._messages.flush()
+        self._folder.file(outcome)
+
+    def close(self) -> None:
+        self._rounds.close()
+        self._messages.close()
+
+    def _table(self, name: str, columns: list[str]) -> IO[str]:
+        """Open a table to append to, without the rows of sessions that will be held again."""
+        path = self._folder.path / name
+        kept = []
+        if path.exists():
+            with path.open(newline="") as file:
+                kept = [
+                    row
+                    for row in csv.DictReader(file)
+                    if f"{row['contract']}-seed{row['seed']}" in self._done
+                ]
+        header = ",".join(columns) + "\n"
+        write_whole(path, header.encode())
+        table = path.open("a", newline="", buffering=1)
+        for row in kept:
+            _append(table, row, columns)
+        return table
+
+
+def _append(file: IO[str], row: Mapping[str, Any], columns: list[str]) -> None:
+    csv.DictWriter(file, columns, lineterminator="\n").writerow(row)
+
+
+def _split_outcome(outcome: Outcome) -> tuple[dict[str, Array], dict[str, Any]]:
+    arrays: dict[str, Array] = {}
+    for firm in outcome.payoffs:
+        arrays[f"ids/{firm}"] = np.ascontiguousarray(outcome.ids[firm])
+        arrays[f"payoffs/{firm}"] = np.ascontiguousarray(outcome.payoffs[firm])
+    for name in ("table", "belief"):
+        value = getattr(outcome, name)
+        if value is not None:
+            arrays[name] = np.ascontiguousarray(value)
+    if outcome.maps is not None:
+        arrays["maps"] = np.stack(outcome.maps).astype(np.int64)
+    facts = {name: getattr(outcome, name) for name in ("seed", "contract", "declined", "excluded")}
+    scores = {k: v for k, v in outcome.scores.items() if math.isfinite(v)}
+    return arrays, {**facts, "predicted": dict(outcome.predicted), "scores": scores}
+
+
+def _join_outcome(arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> Outcome:
+    def of(kind: str) -> dict[str, Array]:
+        return {
+            k.split("/", 1)[1]: v for k, v in sorted(arrays.items()) if k.startswith(f"{kind}/")
+        }
+
+    maps = arrays.get("maps")
+    return Outcome(
+        seed=facts["seed"],
+        contract=facts["contract"],
+        ids=of("ids"),
+        payoffs=of("payoffs"),
+        predicted=facts["predicted"],
+        declined=facts["declined"],
+        excluded=facts["excluded"],
+        models={},
+        table=arrays.get("table"),
+        belief=arrays.get("belief"),
+        maps=None if maps is None else (maps[0], maps[1]),
+        scores=facts["scores"],
+    )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
+    return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def load(path: str | Path) -> pd.DataFrame:
+    """Tidy rows of a finished run: one a seed, contract and firm.
+
+    Returns:
+        Columns study, seed, contract, firm, clients, payoff (mean a client), predicted, gain (over
+        no_sharing, same seed) and decision (the whole run's).
+
+    Raises:
+        FedpactError: the folder holds no finished run.
+    """
+    folder = Path(path)
+    try:
+        rows = pd.read_csv(folder / "payoffs.csv")
+        verdict = json.loads((folder / "verdict.json").read_text())
+    except OSError as fault:
+        raise FedpactError(
+            f"{folder} holds no finished run ({fault.strerror}: {fault.filename}). "
+            f"Finish it with resume={folder}."
+        ) from fault
+    rows.insert(0, "study", verdict["study"])
+    rows["decision"] = [
+        verdict["contracts"][c]["firms"][f]["decision"]
+        for c, f in zip(rows["contract"], rows["firm"], strict=True)
+    ]
+    return rows

@@ -1,0 +1,184 @@
+"""A study: who competes, for what, under which contracts. Checked whole before the first epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from parties.datasets import Dataset
+from parties.exchange import Array, Declaration, Enrol, FedpactError
+from parties.firm import Firm, Memory
+from server.contracts import Contract
+from server.intake import Limits
+from server.market import Market
+from server.play import Play
+from server.session import Case
+from server.strategies import Strategy
+from server.verdict import BASELINE
+from simulations.build import build, did_you_mean
+
+PARTS = ("market", "play", "strategy", "limits")
+
+
+@final
+@dataclass(frozen=True)
+class Study:
+    """One study, ready to be held.
+
+    Args:
+        name: what it is called in reports.
+        seeds: paired repetitions.
+        firms: by name.
+        contracts: by name, in the order they are held; no_sharing is among them.
+        market, play, strategy, limits: the operator's rules.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    firms: Mapping[str, Firm]
+    contracts: Mapping[str, Contract]
+    market: Market
+    play: Play
+    strategy: Strategy
+    limits: Limits
+
+    def __post_init__(self) -> None:
+        _check_seeds(self.seeds)
+        if BASELINE not in self.contracts:
+            raise FedpactError(
+                f"study.contracts is {list(self.contracts)}; {BASELINE} must be among them: every "
+                f"verdict is a gain over it. Add it: study.contracts=[{BASELINE},...]"
+            )
+        for key, firm in self.firms.items():
+            if key != firm.name:
+                raise FedpactError(
+                    f"parties.{key}.name is {firm.name!r}; a firm's name is its key. Write {key}."
+                )
+        count = len(self.firms)
+        if count < self.limits.minimum_firms:
+            raise FedpactError(
+                f"limits.minimum_firms is {self.limits.minimum_firms}, but the study has {count} "
+                f"firms ({', '.join(self.names)}). Lower it or add firms."
+            )
+        if self.market.contested:
+            self._check_contest(count)
+        else:
+            self._check_own_cases()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The firms, ordered by name."""
+        return tuple(sorted(self.firms))
+
+    def cases(self) -> Iterator[Case]:
+        """Every session of the study, in the order in which they are held."""
+        for seed in self.seeds:
+            for contract in self.contracts.values():
+                yield Case(seed, self.names, self.market, contract, self.strategy, self.play)
+
+    def nature(self, seed: int, part: str) -> tuple[Array, Array]:
+        """What is true of the clients of a part; the firms contest the same ones."""
+        return self._anyone.outcomes(seed, part)
+
+    def declarations(self) -> dict[str, Declaration]:
+        """What each firm would declare for the first seed (it reads the data, trains nothing)."""
+        found = {}
+        for name in self.names:
+            answer = self.firms[name].answer(Enrol(self.seeds[0]), Memory())
+            assert isinstance(answer, Declaration)
+            found[name] = answer
+        return found
+
+    def hashes(self) -> dict[str, str]:
+        """File -> sha256 of all data that the firms read."""
+        return {k: v for name in self.names for k, v in self.firms[name].dataset.hashes().items()}
+
+    @property
+    def _anyone(self) -> Dataset:
+        return self.firms[self.names[0]].dataset
+
+    def _check_contest(self, count: int) -> None:
+        if count != 2:
+            raise FedpactError(
+                f"A market of contested clients is a game of two firms; the study has {count}: "
+                f"{', '.join(self.names)}. Choose a cast of two (parties=lenders) or "
+                "market=own_cases."
+            )
+        if self.strategy.combines:
+            raise FedpactError(
+                f"strategy is {type(self.strategy).__name__}, which averages models; firms that "
+                "contest clients hold different columns. Use strategy=forward."
+            )
+        one, two = (self.firms[n].dataset.outcomes(self.seeds[0], "contested") for n in self.names)
+        if not np.array_equal(one[0], two[0]):
+            raise FedpactError(
+                "The two firms contest different clients. Give both data sets the same clients: "
+                f"parties.{self.names[0]}.dataset and parties.{self.names[1]}.dataset."
+            )
+
+    def _check_own_cases(self) -> None:
+        for contract in self.contracts.values():
+            if contract.predictions:
+                raise FedpactError(
+                    f"study.contracts holds {contract.name}, which shares predictions for the "
+                    "same client; under market=own_cases firms have no client in common. "
+                    "Use study.contracts=[no_sharing,train_sharing]."
+                )
+        if not self.strategy.combines:
+            raise FedpactError(
+                f"strategy is {type(self.strategy).__name__}, which publishes no common model; "
+                "under market=own_cases a model is what firms share. Use strategy=fedavg."
+            )
+        shapes = {name: dict(d.tensors) for name, d in self.declarations().items()}
+        first = self.names[0]
+        for name in self.names:
+            if shapes[name] != shapes[first]:
+                raise FedpactError(
+                    f"{first} and {name} have models of different shapes ({shapes[first]} against "
+                    f"{shapes[name]}), which cannot be averaged. Give them the same backbone and "
+                    "columns."
+                )
+            if self.firms[name].dataset.split(self.seeds[0]).held_out is None:
+                raise FedpactError(
+                    f"parties.{name}.dataset has no held-out cases of its own. Use market=loans."
+                )
+
+
+def study_of(config: Mapping[str, Any]) -> Study:
+    """Build and check a whole study from a resolved configuration."""
+    parts = {name: build(config[name]) for name in PARTS}
+    known, wanted = config["contract"], config["study"]["contracts"]
+    for name in wanted:
+        if name not in known:
+            raise FedpactError(
+                f"study.contracts holds {name!r}. {did_you_mean(str(name), list(known))}"
+            )
+    return Study(
+        name=str(config["study"]["name"]),
+        seeds=_seeds(config["study"]["seeds"]),
+        firms={name: build(config["parties"][name]) for name in sorted(config["parties"])},
+        contracts={name: build(known[name]) for name in wanted},
+        **parts,
+    )
+
+
+def _seeds(value: object) -> tuple[int, ...]:
+    """A number of seeds n means 0..n-1; a list is taken as it is."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return tuple(range(value))
+    if isinstance(value, list | tuple):
+        return tuple(value)
+    raise FedpactError(
+        f"study.seeds is {value!r}; legal is a number of seeds >= 1 or a list such as [0,1,2]."
+    )
+
+
+def _check_seeds(seeds: tuple[int, ...]) -> None:
+    whole = all(isinstance(s, int) and not isinstance(s, bool) and s >= 0 for s in seeds)
+    if not seeds or not whole or len(set(seeds)) != len(seeds):
+        raise FedpactError(
+            f"study.seeds is {list(seeds)}; legal are distinct whole numbers >= 0, at least one."
+        )

@@ -1,0 +1,240 @@
+"""What a person reads: progress, the plan, the verdict table."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from parties.exchange import Offer, Packed, Trained, Weights, pack
+from parties.firm import Firm
+from simulations.engines import Engine
+from simulations.results import RunFolder
+from simulations.study import Study
+
+STYLE = {"signs": "bold green", "refuses": "bold red", "undecided": "yellow"}
+MARK = {True: "yes", False: "no", None: "?"}
+
+
+def set_up_logging(folder: Path | None, progress: bool) -> logging.Logger:
+    """Log to run.log (with times) and, as plain lines, to the terminal's stderr."""
+    logger = logging.getLogger("fedpact")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    if folder is not None:
+        file = logging.FileHandler(folder / "run.log")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(file)
+    if progress and sys.stderr.isatty():
+        console = RichHandler(
+            logging.WARNING, Console(stderr=True), show_time=False, show_path=False
+        )
+        logger.addHandler(console)
+    elif progress:
+        lines = logging.StreamHandler(sys.stderr)
+        lines.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(lines)
+    return logger
+
+
+@final
+class Watch:
+    """Counts finished sessions in the run folder; any engine fills it."""
+
+    def __init__(self, folder: RunFolder, bar: Progress | None, sessions: int, text: str) -> None:
+        self._folder, self._bar = folder, bar
+        self._task = bar.add_task(text, total=sessions) if bar else None
+
+    def tick(self) -> None:
+        if self._bar is None or self._task is None:
+            return
+        held = len(self._folder.held())
+        self._bar.update(self._task, completed=held, description=self._latest())
+
+    def _latest(self) -> str:
+        """Where the run is: seed, contract and round of the last line of rounds.csv."""
+        try:
+            with (self._folder.path / "rounds.csv").open("rb") as file:
+                file.seek(max(0, file.seek(0, 2) - 400))
+                last = file.read().decode().strip().splitlines()[-1].split(",")
+            return f"seed {int(last[0])} · {last[1]} · round {int(last[2]) + 1}"
+        except (OSError, IndexError, ValueError):
+            return "starting"
+
+
+@contextmanager
+def watching(folder: RunFolder, sessions: int, firms: int, shown: bool) -> Iterator[Watch]:
+    """A progress bar over the run's sessions on a terminal; elsewhere the log lines tell."""
+    if not (shown and sys.stderr.isatty()):
+        yield Watch(folder, None, sessions, "")
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(f"sessions of {firms} firms"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as bar:
+        watch = Watch(folder, bar, sessions, "starting")
+        original = bar.get_renderable
+
+        def refreshed() -> Any:
+            watch.tick()
+            return original()
+
+        bar.get_renderable = refreshed  # type: ignore[method-assign]
+        yield watch
+
+
+def print_plan(study: Study, engine: Engine) -> None:
+    """What a run would do: firms, parameters, messages and bytes a round, actors and shares."""
+    console = Console(width=100 if not sys.stdout.isatty() else None, highlight=False)
+    declared = study.declarations()
+    table = Table(
+        title=f"Study {study.name}: {len(study.contracts)} contracts x {len(study.seeds)} seeds",
+        title_justify="left",
+    )
+    for column in ("firm", "backbone", "parameters", "training examples", "MB a model"):
+        table.add_column(column, justify="left" if column in ("firm", "backbone") else "right")
+    for name, d in declared.items():
+        sizes = [int(np.prod(shape)) for shape in d.tensors.values()]
+        table.add_row(
+            name,
+            type(study.firms[name].backbone).__name__,
+            f"{sum(sizes):,}",
+            f"{d.examples:,}",
+            f"{4 * sum(sizes) / 1e6:.3f}",
+        )
+    console.print(table)
+    for line in plan_lines(study, engine, {n: study.firms[n] for n in study.names}):
+        console.print(line)
+    console.print("Nothing was trained. Run it without dry_run=true.")
+
+
+def plan_lines(study: Study, engine: Engine, firms: Mapping[str, Firm]) -> list[str]:
+    """The plan's figures in words."""
+    declared = study.declarations()
+    lines = []
+    for contract in study.contracts.values():
+        terms = contract.terms(study.strategy.rounds)
+        down = up = 0
+        for d in declared.values():
+            arrays = {k: np.zeros(shape, np.float32) for k, shape in d.tensors.items()}
+            weights = Weights(arrays, d.examples) if terms.models else None
+            model = weights if study.strategy.combines else None
+            down += _size(pack(Offer(terms, 0, 0, study.strategy.local_epochs, model)))
+            up += _size(pack(Trained(d.examples, (0.0,), weights)))
+        asked = 2 + terms.predictions if study.market.contested else 1
+        rounds = max(terms.rounds, 1)
+        lines.append(
+            f"{contract.name}: {rounds} training round(s) of {2 * len(firms)} messages, "
+            f"about {down:,} bytes down and {up:,} up a round; then {asked} question(s) a firm"
+        )
+    sessions = len(study.contracts) * len(study.seeds)
+    lines.append(f"{sessions} sessions in all")
+    return [*lines, *engine.plan(len(firms))]
+
+
+def _size(packed: Packed) -> int:
+    return len(packed.text.encode()) + sum(a.nbytes for a in packed.arrays.values())
+
+
+def print_verdict(verdict: Mapping[str, Any], folder: RunFolder, seconds: float) -> None:
+    """The verdict table, where the report is, and the next command; last the folder."""
+    console = Console(width=110 if not sys.stdout.isatty() else None, highlight=False)
+    table = Table(title=f"Would every firm sign? Study {verdict['study']}", title_justify="left")
+    for column, side in (
+        ("contract", "left"),
+        ("firm", "left"),
+        ("payoff", "right"),
+        ("predicted", "right"),
+        ("gain", "right"),
+        ("95 % interval", "right"),
+        ("decision", "left"),
+        ("needed", "right"),
+        ("IR", "left"),
+        ("Pareto", "left"),
+        ("IRPO", "left"),
+    ):
+        table.add_column(column, justify=side, no_wrap=True)  # type: ignore[arg-type]
+    for name, contract in verdict["contracts"].items():
+        for place, (firm, v) in enumerate(contract["firms"].items()):
+            first = place == 0
+            marks = [
+                MARK[contract[k]] if first else ""
+                for k in ("individually_rational", "pareto_optimal", "irpo")
+            ]
+            table.add_row(
+                name if first else "",
+                firm,
+                _number(v["payoff"], 4),
+                _number(v["predicted"], 4),
+                _number(v["gain"], 4, sign=True),
+                _interval(v["interval"]),
+                f"[{STYLE[v['decision']]}]{v['decision']}[/]",
+                "" if v["needed"] is None or name == "no_sharing" else f"{v['needed']:,}",
+                *marks,
+                end_section=place == len(contract["firms"]) - 1,
+            )
+    console.print(table)
+    console.print(
+        f"Payoffs in {verdict['unit']}; gains over no_sharing, paired over clients and "
+        f"seeds; {seconds:.1f} s of CPU in this process."
+    )
+    for line in score_lines(verdict):
+        console.print(line)
+    console.print(f"Models   sha256 {verdict['models_sha256'][:16]}")
+    console.print(f"Report   {folder.path / 'report.html'}")
+    console.print(
+        "Next     fedpact market.C1=5      (or any key of: fedpact --cfg job)"
+        if "infer_sharing" in verdict["contracts"]
+        else "Next     fedpact experiment=heart training.weight_decay=0.01"
+    )
+
+
+def score_lines(verdict: Mapping[str, Any]) -> list[str]:
+    """How good the models are, from the richest contract that was held."""
+    for contract in ("full_sharing", "infer_sharing"):
+        scores = verdict["scores"].get(contract, {})
+        auc = {k.split(".", 1)[1]: v for k, v in scores.items() if k.startswith("auc_contested.")}
+        if auc:
+            text = ", ".join(f"{name} {value:.4f}" for name, value in auc.items())
+            return [f"AUC on contested clients: {text}"]
+    return []
+
+
+def print_json(folder: RunFolder) -> None:
+    """verdict.json as it is on disk."""
+    print((folder.path / "verdict.json").read_text(), end="", flush=True)
+
+
+def print_folder(path: Path) -> None:
+    """The last line of stdout: where everything is."""
+    print(path, flush=True)
+
+
+def _number(value: float | None, digits: int, sign: bool = False) -> str:
+    if value is None:
+        return ""
+    return f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def _interval(pair: list[float | None]) -> str:
+    return (
+        ""
+        if pair[0] is None or pair[1] is None
+        else f"[{pair[0]:+.4f}, {pair[1]:+.4f}]".replace("[", r"\[")
+    )
