@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Protocol
 
 from flwr.app import Context
@@ -36,6 +37,10 @@ class Docket(Protocol):
         """File one finished session, whole or not at all."""
         ...
 
+    def close(self) -> None:
+        """Close what is open, after the last session or a fault."""
+        ...
+
 
 def server_app(docket_of: Callable[[Context], Docket]) -> ServerApp:
     """A ServerApp that holds the sessions of the docket that `docket_of` finds."""
@@ -43,13 +48,13 @@ def server_app(docket_of: Callable[[Context], Docket]) -> ServerApp:
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        docket = docket_of(context)
-        transport = Transport(grid, docket.firms, docket.limits, docket.audit)
-        enrolled = None
-        for case in docket.pending():
-            if case.seed != enrolled:
-                transport.enrol(case.seed)
-                enrolled = case.seed
-            docket.file(hold_session(case, transport.ask, docket.nature, docket.curve))
+        with closing(docket_of(context)) as docket:
+            transport = Transport(grid, docket.firms, docket.limits, docket.audit)
+            enrolled = None
+            for case in docket.pending():
+                if case.seed != enrolled:
+                    transport.enrol(case.seed)
+                    enrolled = case.seed
+                docket.file(hold_session(case, transport.ask, docket.nature, docket.curve))
 
     return app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import sys
@@ -63,8 +64,8 @@ def hold(config: DictConfig, folder_path: Path, overrides: list[str]) -> None:
         folder.write_json("provenance.json", origin)
         started = time.process_time()
         sessions = len(list(study.cases()))
-        with terminal.watching(folder, sessions, len(study.names), shown) as watch:
-            engine.hold(Job(text, folder.path, study.names, sessions), watch.tick)
+        with terminal.watching(folder, sessions, len(study.names), shown):
+            engine.hold(Job(text, folder.path, study.names))
         verdict = conclude(study, folder)
         spent = time.process_time() - started
         folder.write_json(
@@ -133,9 +134,15 @@ def _differences(old: Any, new: Any, path: str = "") -> list[str]:
 def _application(config: DictConfig) -> None:
     settings = HydraConfig.get()
     overrides = list(settings.overrides.task)
-    if config["resume"]:
-        config = _resumed(config, overrides)
-    hold(config, Path(settings.runtime.output_dir), overrides)
+    try:
+        if config["resume"]:
+            config = _resumed(config, overrides)
+        hold(config, Path(settings.runtime.output_dir), overrides)
+    except FedpactError as fault:
+        made = Path(settings.runtime.output_dir)
+        if made.is_dir() and not any(made.iterdir()):
+            made.rmdir()  # Hydra made it before anything was checked
+        sys.exit(_complain(str(fault)))  # before Hydra adds a line of its own
 
 
 def _explain(fault: Exception) -> str:
@@ -145,8 +152,8 @@ def _explain(fault: Exception) -> str:
     if not found:
         found = re.search(r"Key '([^']+)' not in '[^']*'\s+full_key: (\S+)", text)
     if found:
-        key, full = found.groups()
-        return f"There is no key {full!r}. {did_you_mean(key, _legal_keys(full))}"
+        full = found[2]
+        return _no_such_key(full)
     choice = re.search(r"In '[^']*': Could not find '([^'/]+)/([^']+)'", text) or re.search(
         r"Could not find '([^'/]+)/([^']+)'", text
     )
@@ -156,17 +163,49 @@ def _explain(fault: Exception) -> str:
         return f"{group} has no choice {name!r}. {did_you_mean(name, options)}"
     group = re.search(r"Could not override '([^']+)'", text)
     if group:
-        return f"There is no key {group[1]!r}. {did_you_mean(group[1], _legal_keys(group[1]))}"
+        return _no_such_key(group[1])
     return text
 
 
-def _legal_keys(full: str) -> list[str]:
-    """The keys next to `full` in the default configuration."""
+def _no_such_key(full: str) -> str:
+    """Says which key next to it, or else anywhere, was probably meant."""
+    *parents, last = full.split(".")
+    keys = _all_keys(_chosen())
+    above = ".".join(parents)
+    if above in keys and not any(k.startswith(f"{above}.") for k in keys):
+        return f"There is no key {full!r}: {above} has no settings with the present choices."
+    beside = [k for k in keys if k.split(".")[:-1] == parents]
+    if not difflib.get_close_matches(full, beside, cutoff=0.7):
+        named = {k.split(".")[-1]: k for k in reversed(keys)}
+        close = difflib.get_close_matches(last, list(named), n=1, cutoff=0.6)
+        if close:
+            return f"There is no key {full!r}. Did you mean {named[close[0]]!r}?"
+    return f"There is no key {full!r}. {did_you_mean(full, beside or keys)}"
+
+
+def _chosen() -> DictConfig:
+    """The configuration with the choices made on the command line, as far as they are legal."""
+    groups = [w for w in sys.argv[1:] if re.fullmatch(r"[a-z]+(@[\w.]+)?=\w+", w)]
     with hydra.initialize_config_module("conf", version_base="1.3"):
-        node: Any = hydra.compose("config")
-    for part in full.split(".")[:-1]:
-        node = node.get(part) if isinstance(node, DictConfig) else None
-    return [str(k) for k in node if not str(k).startswith("_")] if node is not None else []
+        for overrides in (groups, []):
+            try:
+                return hydra.compose("config", overrides)
+            except (HydraException, OmegaConfBaseException):
+                continue
+    return OmegaConf.create()
+
+
+def _all_keys(node: DictConfig, path: str = "") -> list[str]:
+    """Every key of a configuration as a dotted path, parents before their children."""
+    found = []
+    for key in map(str, node):
+        full = f"{path}.{key}".lstrip(".")
+        if not key.startswith("_"):
+            found.append(full)
+            value = node._get_node(key)
+            if isinstance(value, DictConfig) and not value._is_none():
+                found += _all_keys(value, full)
+    return found
 
 
 def main() -> None:

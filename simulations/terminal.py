@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-from rich.console import Console
+from rich import box
+from rich.console import Console, RenderableType
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from parties.exchange import Offer, Packed, Trained, Weights, pack
@@ -22,7 +30,7 @@ from simulations.results import RunFolder
 from simulations.study import Study
 
 STYLE = {"signs": "bold green", "refuses": "bold red", "undecided": "yellow"}
-MARK = {True: "yes", False: "no", None: "?"}
+MARK = {True: "yes", False: "no", None: "undecided"}
 
 
 def set_up_logging(folder: Path | None, progress: bool) -> logging.Logger:
@@ -50,35 +58,24 @@ def set_up_logging(folder: Path | None, progress: bool) -> logging.Logger:
 
 
 @final
-class Watch:
-    """Counts finished sessions in the run folder; any engine fills it."""
+class _Bar(Progress):
+    """A bar that counts the finished sessions of a run folder: any engine fills it."""
 
-    def __init__(self, folder: RunFolder, bar: Progress | None, sessions: int, text: str) -> None:
-        self._folder, self._bar = folder, bar
-        self._task = bar.add_task(text, total=sessions) if bar else None
+    folder: RunFolder
+    task: TaskID
 
-    def tick(self) -> None:
-        if self._bar is None or self._task is None:
-            return
-        held = len(self._folder.held())
-        self._bar.update(self._task, completed=held, description=self._latest())
-
-    def _latest(self) -> str:
-        """Where the run is: seed, contract and round of the last line of rounds.csv."""
-        try:
-            with (self._folder.path / "rounds.csv").open("rb") as file:
-                file.seek(max(0, file.seek(0, 2) - 400))
-                last = file.read().decode().strip().splitlines()[-1].split(",")
-            return f"seed {int(last[0])} · {last[1]} · round {int(last[2]) + 1}"
-        except (OSError, IndexError, ValueError):
-            return "starting"
+    def get_renderables(self) -> Iterable[RenderableType]:
+        if hasattr(self, "task"):
+            held = len(self.folder.held())
+            self.update(self.task, completed=held, description=_latest(self.folder))
+        return super().get_renderables()
 
 
 @contextmanager
-def watching(folder: RunFolder, sessions: int, firms: int, shown: bool) -> Iterator[Watch]:
+def watching(folder: RunFolder, sessions: int, firms: int, shown: bool) -> Iterator[None]:
     """A progress bar over the run's sessions on a terminal; elsewhere the log lines tell."""
     if not (shown and sys.stderr.isatty()):
-        yield Watch(folder, None, sessions, "")
+        yield
         return
     columns = (
         TextColumn("{task.description}"),
@@ -87,27 +84,32 @@ def watching(folder: RunFolder, sessions: int, firms: int, shown: bool) -> Itera
         TextColumn(f"sessions of {firms} firms"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as bar:
-        watch = Watch(folder, bar, sessions, "starting")
-        original = bar.get_renderable
+    with _Bar(*columns, console=Console(stderr=True), refresh_per_second=4) as bar:
+        bar.folder = folder
+        bar.task = bar.add_task("starting", total=sessions)
+        yield
 
-        def refreshed() -> Any:
-            watch.tick()
-            return original()
 
-        bar.get_renderable = refreshed  # type: ignore[method-assign]
-        yield watch
+def _latest(folder: RunFolder) -> str:
+    """Where the run is: seed, contract and round of the last line of rounds.csv."""
+    try:
+        with (folder.path / "rounds.csv").open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - 400))
+            last = file.read().decode().strip().splitlines()[-1].split(",")
+        return f"seed {int(last[0])} · {last[1]} · round {int(last[2]) + 1}"
+    except (OSError, IndexError, ValueError):
+        return "starting"
 
 
 def print_plan(study: Study, engine: Engine) -> None:
     """What a run would do: firms, parameters, messages and bytes a round, actors and shares."""
-    console = Console(width=100 if not sys.stdout.isatty() else None, highlight=False)
+    console = _console()
     declared = study.declarations()
     table = Table(
         title=f"Study {study.name}: {len(study.contracts)} contracts x {len(study.seeds)} seeds",
         title_justify="left",
     )
-    for column in ("firm", "backbone", "parameters", "training examples", "MB a model"):
+    for column in ("firm", "backbone", "parameters", "training examples", "kB a model"):
         table.add_column(column, justify="left" if column in ("firm", "backbone") else "right")
     for name, d in declared.items():
         sizes = [int(np.prod(shape)) for shape in d.tensors.values()]
@@ -116,7 +118,7 @@ def print_plan(study: Study, engine: Engine) -> None:
             type(study.firms[name].backbone).__name__,
             f"{sum(sizes):,}",
             f"{d.examples:,}",
-            f"{4 * sum(sizes) / 1e6:.3f}",
+            f"{4 * sum(sizes) / 1e3:,.1f}",
         )
     console.print(table)
     for line in plan_lines(study, engine, {n: study.firms[n] for n in study.names}):
@@ -153,56 +155,60 @@ def _size(packed: Packed) -> int:
 
 
 def print_verdict(verdict: Mapping[str, Any], folder: RunFolder, seconds: float) -> None:
-    """The verdict table, where the report is, and the next command; last the folder."""
-    console = Console(width=110 if not sys.stdout.isatty() else None, highlight=False)
-    table = Table(title=f"Would every firm sign? Study {verdict['study']}", title_justify="left")
-    for column, side in (
-        ("contract", "left"),
-        ("firm", "left"),
-        ("payoff", "right"),
-        ("predicted", "right"),
-        ("gain", "right"),
-        ("95 % interval", "right"),
-        ("decision", "left"),
-        ("needed", "right"),
-        ("IR", "left"),
-        ("Pareto", "left"),
-        ("IRPO", "left"),
-    ):
-        table.add_column(column, justify=side, no_wrap=True)  # type: ignore[arg-type]
-    for name, contract in verdict["contracts"].items():
-        for place, (firm, v) in enumerate(contract["firms"].items()):
-            first = place == 0
-            marks = [
-                MARK[contract[k]] if first else ""
-                for k in ("individually_rational", "pareto_optimal", "irpo")
-            ]
-            table.add_row(
-                name if first else "",
-                firm,
-                _number(v["payoff"], 4),
-                _number(v["predicted"], 4),
-                _number(v["gain"], 4, sign=True),
-                _interval(v["interval"]),
-                f"[{STYLE[v['decision']]}]{v['decision']}[/]",
-                "" if v["needed"] is None or name == "no_sharing" else f"{v['needed']:,}",
-                *marks,
-                end_section=place == len(contract["firms"]) - 1,
-            )
-    console.print(table)
+    """The verdict table, where the report is, and the next command."""
+    console = _console()
+    console.print(_verdict_table(verdict, wide=console.width >= 96))
+    console.print(_contract_table(verdict))
     console.print(
-        f"Payoffs in {verdict['unit']}; gains over no_sharing, paired over clients and "
-        f"seeds; {seconds:.1f} s of CPU in this process."
+        f"Payoffs in {verdict['unit']}. Gains over no_sharing, paired over clients and seeds."
     )
     for line in score_lines(verdict):
         console.print(line)
-    console.print(f"Models   sha256 {verdict['models_sha256'][:16]}")
-    console.print(f"Report   {folder.path / 'report.html'}")
-    console.print(
-        "Next     fedpact market.C1=5      (or any key of: fedpact --cfg job)"
-        if "infer_sharing" in verdict["contracts"]
-        else "Next     fedpact experiment=heart training.weight_decay=0.01"
+    console.print(f"CPU      {seconds:.1f} s in this process")
+    console.print(f"Models   sha256 {verdict['models_sha256']}")
+    console.print(f"Report   {folder.path / 'report.html'}", soft_wrap=True)
+    game = "infer_sharing" in verdict["contracts"]
+    change = "market.C1=5" if game else "experiment=heart training.weight_decay=0.01"
+    console.print(f"Next     fedpact {change}      (every key: fedpact --cfg job)")
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+
+
+def _verdict_table(verdict: Mapping[str, Any], wide: bool) -> Table:
+    """A row a contract and firm; on a narrow terminal without "predicted" and "needed"."""
+    table = Table(
+        title=f"Would every firm sign? Study {verdict['study']}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
+    left = ("contract", "firm", "decision")
+    columns = ["contract", "firm", "decision", "gain", "95 % interval", "payoff"]
+    for column in [*columns, "predicted", "needed"] if wide else columns:
+        table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
+    for name, contract in verdict["contracts"].items():
+        rows = list(contract["firms"].items())
+        for place, (firm, v) in enumerate(rows):
+            decided = f"[{STYLE[v['decision']]}]{v['decision']}[/]"
+            cells = [name if place == 0 else "", firm, decided, _number(v["gain"], sign=True)]
+            cells += [_interval(v["interval"]), _number(v["payoff"])]
+            if wide:
+                needed = "" if v["needed"] is None else f"{v['needed']:,}"
+                cells += [_number(v["predicted"]), needed]
+            table.add_row(*cells, end_section=place == len(rows) - 1)
+    return table
+
+
+def _contract_table(verdict: Mapping[str, Any]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("contract", "individually rational", "Pareto-optimal", "IRPO"):
+        table.add_column(column, no_wrap=True)
+    for name, contract in verdict["contracts"].items():
+        keys = ("individually_rational", "pareto_optimal", "irpo")
+        table.add_row(name, *(MARK[contract[key]] for key in keys))
+    return table
 
 
 def score_lines(verdict: Mapping[str, Any]) -> list[str]:
@@ -226,10 +232,8 @@ def print_folder(path: Path) -> None:
     print(path, flush=True)
 
 
-def _number(value: float | None, digits: int, sign: bool = False) -> str:
-    if value is None:
-        return ""
-    return f"{value:{'+' if sign else ''}.{digits}f}"
+def _number(value: float | None, sign: bool = False) -> str:
+    return "" if value is None else f"{value:{'+' if sign else ''}.4f}"
 
 
 def _interval(pair: list[float | None]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -32,13 +31,11 @@ class Job:
         config: the resolved configuration as JSON.
         folder: the run folder.
         firms: their names, in order.
-        sessions: how many sessions it has in all.
     """
 
     config: str
     folder: Path
     firms: tuple[str, ...]
-    sessions: int
 
 
 class Engine(ABC):
@@ -53,8 +50,8 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def hold(self, job: Job, tick: Callable[[], None]) -> None:
-        """Hold the job's sessions; `tick` is called now and then, for progress."""
+    def hold(self, job: Job) -> None:
+        """Hold the sessions of the job that are not yet on file."""
 
     def close(self) -> None:
         """Stop whatever is kept warm between jobs."""

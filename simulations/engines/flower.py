@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -52,34 +50,22 @@ class FlowerSimulation(Engine):
             f"at most {cpus // self.num_cpus} at a time"
         ]
 
-    def hold(self, job: Job, tick: Callable[[], None]) -> None:
+    def hold(self, job: Job) -> None:
         import_ray()
         self.plan(len(job.firms))
         from simulations.engines import apps
         from simulations.engines.flower_run import flower_run
 
         home = job.folder / "flower"
-        done = threading.Event()
-
-        def watch() -> None:
-            while not done.wait(0.5):
-                tick()
-
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
-        try:
-            flower_run(
-                serverapp="simulations.engines.apps:server",
-                clientapp="simulations.engines.apps:client",
-                run_config=apps.run_config(job.config, job.folder.resolve()),
-                supernodes=len(job.firms),
-                client_cpus=self.num_cpus,
-                client_gpus=self.num_gpus,
-                timeout_s=self.timeout_s,
-                home=home,
-            )
-            # After a failure the folder stays: the error names the log in it.
-            shutil.rmtree(home, ignore_errors=True)
-        finally:
-            done.set()
-            watcher.join()
+        flower_run(
+            serverapp="simulations.engines.apps:server",
+            clientapp="simulations.engines.apps:client",
+            run_config=apps.run_config(job.config, job.folder.resolve()),
+            supernodes=len(job.firms),
+            client_cpus=self.num_cpus,
+            client_gpus=self.num_gpus,
+            timeout_s=self.timeout_s,
+            home=home,
+        )
+        # After a failure the folder stays: the error names the log in it.
+        shutil.rmtree(home, ignore_errors=True)

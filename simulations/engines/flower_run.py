@@ -1,10 +1,9 @@
 """Run the two Flower apps in Flower's own simulation runtime: the reference path `engine=flower`.
 
 `flwr run` starts a local SuperLink, which starts an executor, which starts the simulation, which
-starts Ray; most of
-them leave the session they were born in. Every process carries one environment variable with a
-value of its own, and
-that is how `flower_run` finds and stops exactly what it started.
+starts Ray; most of them leave the session they were born in. Every process carries one environment
+variable with a value of its own, and that is how `flower_run` finds and stops exactly what it
+started.
 """
 
 import json

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -17,7 +16,7 @@ class Inline(Engine):
     def plan(self, firms: int) -> list[str]:
         return [f"inline: {firms} firms in this process, 1 thread"]
 
-    def hold(self, job: Job, tick: Callable[[], None]) -> None:
+    def hold(self, job: Job) -> None:
         from simulations.engines import apps
         from simulations.engines.grid import InlineGrid, contexts_of, server_context
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -61,7 +60,7 @@ class RayActors(Engine):
             f"{firms} firms, one message an actor a round"
         ]
 
-    def hold(self, job: Job, tick: Callable[[], None]) -> None:
+    def hold(self, job: Job) -> None:
         self.plan(len(job.firms))
         import_ray()
         from simulations.engines import apps

@@ -1,0 +1,38 @@
+# Everything a person or CI does. `make help` lists it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long check bench clean
+
+help:  ## This list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $(READY)
+
+demo: $(READY)  ## Two real lenders, four contracts, one verdict
+	$(BIN)/python -m simulations experiment=loans
+
+test: $(READY)  ## The tests (under 10 minutes on two cores)
+	$(BIN)/pytest -m "not long"
+
+test-long: $(READY)  ## All tests, the long campaigns too
+	$(BIN)/pytest
+
+check: $(READY)  ## What CI runs: format, lint, types, import walls, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -m "not long"
+
+bench: $(READY)  ## Rounds a second of each engine, as ratios
+	$(BIN)/python -m simulations.bench rounds
+
+clean:  ## Remove the environment, caches and runs
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,0 +1,169 @@
+"""What the tests share: small studies, a recording grid, and a conformance check a kind of part."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+from flwr.app import Message
+from omegaconf import DictConfig, OmegaConf
+
+from parties.backbones import Backbone
+from parties.datasets import Dataset
+from parties.exchange import Packed, Weights
+from parties.training import weights_of
+from parties.wire import read_record
+from server.contracts import Contract
+from server.strategies import Strategy
+from simulations.engines import apps
+from simulations.engines.grid import OwnGrid, contexts_of, server_context
+
+SMALL_LOANS = (
+    "parties.lender_a.dataset.clients=600",
+    "parties.lender_b.dataset.clients=600",
+    "training.epochs=2",
+    "study.seeds=2",
+    "progress=none",
+)
+SMALL_HEART = (
+    "experiment=heart",
+    "study.seeds=2",
+    "strategy.rounds=2",
+    "training.epochs=2",
+    "progress=none",
+)
+
+
+def config_of(*overrides: str) -> DictConfig:
+    """The configuration that these overrides compose."""
+    OmegaConf.register_new_resolver("fedpact_run_dir", lambda *a: ".", replace=True)
+    with hydra.initialize_config_module("conf", version_base="1.3"):
+        return hydra.compose("config", list(overrides))
+
+
+def plain(*overrides: str) -> Any:
+    """The same as plain containers, resolved."""
+    return OmegaConf.to_container(config_of(*overrides), resolve=True)
+
+
+def run_config(folder: Path, *overrides: str) -> dict[str, Any]:
+    """A run config for the two apps, and the folder made ready."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return apps.run_config(json.dumps(plain(*overrides)), folder)
+
+
+class RecordingGrid(OwnGrid):
+    """Notes every message of another grid: (sender, receiver, packed, message)."""
+
+    def __init__(self, inner: OwnGrid, names: dict[int, str]) -> None:
+        super().__init__(inner.get_node_ids())
+        self.inner, self.names = inner, names
+        self.log: list[tuple[str, str, Packed]] = []
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        raise AssertionError("the operator asks through send_and_receive only")
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> list[Message]:
+        sent = list(messages)
+        for m in sent:
+            name = self.names[m.metadata.dst_node_id]
+            self.log.append(("operator", name, read_record(m.content)))
+        replies = self.inner.send_and_receive(sent, timeout=timeout)
+        for m in replies:
+            name = self.names[m.metadata.src_node_id]
+            self.log.append((name, "operator", read_record(m.content)))
+        return list(replies)
+
+
+def hold_on(grid: OwnGrid, config: dict[str, Any]) -> None:
+    """Run the ServerApp of a run config on a grid."""
+    apps.server(grid, server_context(config))
+
+
+def firms_of(config: dict[str, Any]) -> list[str]:
+    """The study's firms, by name."""
+    return sorted(json.loads(config["config"])["parties"])
+
+
+def contexts(config: dict[str, Any]) -> dict[int, Any]:
+    return contexts_of(firms_of(config), apps.PARTY, config)
+
+
+# ------------------------------------------------------------------------------ conformance checks
+
+
+def check_contract(contract: Contract) -> None:
+    """Its terms say what its switches say; models cross only where they are shared."""
+    terms = contract.terms(3)
+    assert terms.contract == contract.name
+    assert (terms.models, terms.predictions) == (contract.models, contract.predictions)
+    assert terms.rounds == (3 if contract.models else 0)
+    seen = " ".join(terms.operator_sees)
+    assert ("weights" in seen) == contract.models
+    assert ("contested clients, to forward" in seen) == contract.predictions
+
+
+def check_strategy(strategy: Strategy) -> None:
+    """One firm is the identity, and the order of the replies does not matter."""
+    rng = np.random.default_rng(0)
+
+    def weights(examples: int) -> Weights:
+        return Weights({"w": rng.normal(size=(3, 2)).astype(np.float32)}, examples)
+
+    alone = weights(7)
+    updates = {f"firm_{i}": weights(10 * i + 5) for i in range(5)}
+    if not strategy.combines:
+        assert strategy.combine(updates, None) is None
+        return
+    one = strategy.combine({"only": alone}, None)
+    assert one is not None
+    np.testing.assert_array_equal(one.arrays["w"], alone.arrays["w"])
+    forth = strategy.combine(updates, None)
+    back = strategy.combine(dict(reversed(updates.items())), None)
+    assert forth is not None
+    assert back is not None
+    np.testing.assert_array_equal(forth.arrays["w"], back.arrays["w"])
+    assert forth.examples == sum(u.examples for u in updates.values())
+
+
+def check_backbone(backbone: Backbone) -> None:
+    """Logits a class; the seed alone fixes the parameters, and no global state is touched."""
+    import torch
+
+    before = torch.random.get_rng_state()
+    first, again = (backbone.build(5, 2, 3) for _ in range(2))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert first(torch.zeros(4, 5)).shape == (4, 2)
+    for name, value in weights_of(first).items():
+        np.testing.assert_array_equal(value, weights_of(again)[name])
+
+
+def check_dataset(dataset: Dataset) -> None:
+    """Parts are disjoint, and the same with the same seed; another seed gives another split."""
+    split, again, other = dataset.split(0), type(dataset).split(dataset, 0), dataset.split(1)
+    parts = {
+        name: getattr(split, name)
+        for name in ("training", "validation", "contested", "held_out")
+        if getattr(split, name) is not None
+    }
+    everyone = np.concatenate([p.ids for p in parts.values()])
+    assert len(np.unique(everyone)) == len(everyone)
+    for name, part in parts.items():
+        np.testing.assert_array_equal(part.ids, getattr(again, name).ids)
+        np.testing.assert_array_equal(part.features, getattr(again, name).features)
+        assert part.features.dtype == np.float32
+        assert np.all(np.isfinite(part.features))
+    assert not np.array_equal(split.training.ids, other.training.ids)
+    assert set(np.unique(split.training.labels)) <= set(range(dataset.classes))
+    for part in ("validation", "contested"):
+        if part in parts:
+            ids, labels = dataset.outcomes(0, part)
+            np.testing.assert_array_equal(ids, parts[part].ids)
+            assert len(labels) == len(ids)
+            assert not hasattr(parts[part], "labels")

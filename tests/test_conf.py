@@ -1,0 +1,194 @@
+"""conf/ and the code agree in both directions, and every choice runs."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import pkgutil
+from abc import ABC
+from pathlib import Path
+
+import pytest
+import yaml
+
+import conf
+import parties.backbones
+import parties.datasets
+import server.contracts
+import server.play
+import server.strategies
+import simulations.engines
+from parties.backbones import Backbone
+from parties.datasets import Dataset
+from parties.exchange import FedpactError
+from server.contracts import Contract
+from server.market import Market
+from server.play import Play
+from server.strategies import Strategy
+from simulations.build import build, did_you_mean
+from simulations.engines import Engine
+from simulations.engines.grid import InlineGrid
+from simulations.results import RunFolder
+from simulations.study import study_of
+from tests.checks import SMALL_HEART, SMALL_LOANS, contexts, hold_on, plain, run_config
+
+CONF = Path(conf.__file__).parent
+KINDS: dict[str, type] = {
+    "backbone": Backbone,
+    "contract": Contract,
+    "dataset": Dataset,
+    "engine": Engine,
+    "market": Market,
+    "play": Play,
+    "strategy": Strategy,
+}
+
+
+def choices(group: str) -> list[str]:
+    return sorted(p.stem for p in (CONF / group).glob("*.yaml"))
+
+
+def targets(group: str) -> set[str]:
+    files = [yaml.safe_load((CONF / group / f"{n}.yaml").read_text()) for n in choices(group)]
+    return {content["_target_"] for content in files}
+
+
+def classes(kind: type) -> set[str]:
+    for package in (
+        parties.backbones,
+        parties.datasets,
+        server.contracts,
+        server.strategies,
+        simulations.engines,
+    ):
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{package.__name__}.{module.name}")
+
+    def concrete(base: type) -> set[type]:
+        below = {c for sub in base.__subclasses__() for c in concrete(sub)}
+        return below if ABC in base.__bases__ or inspect.isabstract(base) else below | {base}
+
+    found = {f"{c.__module__}.{c.__qualname__}" for c in concrete(kind)}
+    return {name for name in found if not name.startswith("tests.")}
+
+
+@pytest.mark.parametrize("group", KINDS)
+def test_every_class_has_a_conf_file_and_every_conf_file_a_class(group: str) -> None:
+    assert targets(group) == classes(KINDS[group])
+
+
+@pytest.mark.parametrize("group", KINDS)
+def test_every_conf_file_lists_every_field(group: str) -> None:
+    for name in choices(group):
+        content = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+        module, _, kind = content.pop("_target_").rpartition(".")
+        fields = inspect.signature(getattr(importlib.import_module(module), kind)).parameters
+        assert set(content) == set(fields), f"conf/{group}/{name}.yaml"
+
+
+ENGINES_TESTED_ELSEWHERE = {"ray", "flower"}  # tests/test_engines.py runs them
+
+RUNS = [
+    *[(f"experiment={name}",) for name in choices("experiment")],
+    *[(f"market={name}",) for name in choices("market") if name != "own_cases"],
+    *[(f"backbone={name}",) for name in choices("backbone")],
+    *[(f"training={name}",) for name in choices("training")],
+    *[(f"play={name}",) for name in choices("play")],
+    *[(f"limits={name}",) for name in choices("limits")],
+    *[(f"engine={name}",) for name in choices("engine") if name not in ENGINES_TESTED_ELSEWHERE],
+    ("+backbone@parties.lender_b.backbone=mlp",),
+    ("play.signal_bins=3",),
+]
+RUN_WITH_EXPERIMENTS = {
+    "loans": {"parties": "lenders", "study": "all_contracts", "strategy": "forward"},
+    "heart": {
+        "parties": "hospitals",
+        "study": "model_sharing",
+        "strategy": "fedavg",
+        "market": "own_cases",
+    },
+}
+
+
+@pytest.mark.parametrize("overrides", RUNS, ids=" ".join)
+def test_every_choice_runs(overrides: tuple[str, ...], tmp_path: Path) -> None:
+    small = SMALL_HEART if "heart" in overrides[0] else (*SMALL_LOANS, "study.seeds=1")
+    config = run_config(tmp_path, *small, *overrides)
+    study = study_of(json.loads(config["config"]))
+    hold_on(InlineGrid(_client(), contexts(config)), config)
+    held = {case.name for case in study.cases()}
+    assert RunFolder(tmp_path).held() == held
+    for name in held:
+        assert RunFolder(tmp_path).load(name) is not None
+
+
+@pytest.mark.parametrize(("experiment", "chosen"), RUN_WITH_EXPERIMENTS.items())
+def test_the_experiments_use_the_choices_that_only_they_run(
+    experiment: str, chosen: dict[str, str]
+) -> None:
+    text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
+    for group, name in chosen.items():
+        assert f"override /{group}: {name}" in text
+
+
+@pytest.mark.parametrize("group", ["parties", "study", "strategy", "market"])
+def test_no_choice_is_left_without_a_run(group: str) -> None:
+    covered = {c[group] for c in RUN_WITH_EXPERIMENTS.values() if group in c}
+    covered |= {o[0].split("=")[1] for o in RUNS if o[0].startswith(f"{group}=")}
+    assert covered == set(choices(group))
+
+
+def _client() -> object:
+    from simulations.engines import apps
+
+    return apps.client
+
+
+# ------------------------------------------------------------------------------ building and checks
+
+
+@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "parties", 3])
+def test_a_configuration_cannot_run_other_code(target: object) -> None:
+    with pytest.raises(FedpactError, match="_target_"):
+        build({"_target_": "server.market.OwnCases", "inner": [{"_target_": target}]})
+
+
+def test_an_unknown_field_says_which_there_are() -> None:
+    with pytest.raises(FedpactError, match=r"unexpected keyword argument 'R2'.*fields"):
+        build({"_target_": "server.market.OwnCases", "R2": 1})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (("study.contracts=[full_sharing]",), "no_sharing must be among them"),
+        (("study.contracts=[no_sharing,ful_sharing]",), "Did you mean 'full_sharing'"),
+        (("study.seeds=[0,0]",), "distinct"),
+        (("study.seeds=[-1]",), "distinct whole numbers >= 0"),
+        (("study.seeds=many",), "number of seeds"),
+        (("parties=hospitals",), "game of two firms"),
+        (("strategy=fedavg",), "strategy=forward"),
+        (("limits.minimum_firms=3",), "limits.minimum_firms"),
+        (("parties.lender_a.name=x",), "a firm's name is its key"),
+        (("parties.lender_a.shares=[secrets]",), "legal are"),
+        (("parties.lender_a.dataset.clients=900",), "contest different clients"),
+        (("experiment=heart", "strategy=forward"), "strategy=fedavg"),
+        (("experiment=heart", "study.contracts=[no_sharing,infer_sharing]"), "no client in common"),
+        (("experiment=heart", "+backbone@parties.hungary.backbone=mlp"), "different shapes"),
+        (
+            ("market=own_cases", "strategy=fedavg", "study.contracts=[no_sharing]"),
+            "shapes|held-out",
+        ),
+    ],
+)
+def test_an_impossible_study_is_refused_before_the_first_epoch(
+    overrides: tuple[str, ...], problem: str
+) -> None:
+    with pytest.raises(FedpactError, match=problem):
+        study_of(plain(*overrides))
+
+
+def test_a_close_word_is_suggested() -> None:
+    assert did_you_mean("infer", ["infer_sharing", "x"]) == "Did you mean 'infer_sharing'?"
+    assert did_you_mean("zzz", ["b", "a"]) == "Legal are: a, b."

@@ -1,0 +1,168 @@
+"""The wall: only declared types cross, and they cross unchanged."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from parties.exchange import (
+    TYPES,
+    Actions,
+    DecisionRule,
+    Declaration,
+    ExchangeError,
+    Measure,
+    Offer,
+    Packed,
+    Play,
+    Predictions,
+    Query,
+    Refusal,
+    Scores,
+    Terms,
+    Trained,
+    Weights,
+    pack,
+    unpack,
+)
+from parties.wire import read_record, write_record
+
+OPEN = Terms("full_sharing", models=True, predictions=True, rounds=2)
+CLOSED = Terms("no_sharing", models=False, predictions=False)
+IDS = np.arange(3)
+PROBS = np.array([[0.1, 0.9], [0.5, 0.5], [1.0, 0.0]])
+RULE = DecisionRule(np.array([0.5]), np.empty(0), np.array([0, 1]))
+MESSAGES = [
+    Offer(OPEN, 1, 0, 2, Weights({"w": np.ones((2, 2), np.float32)}, 5)),
+    Query(CLOSED, 0, "validation"),
+    Play(OPEN, 0, RULE, np.full((2, 2, 2), 1 / 8), Predictions(IDS, PROBS)),
+    Measure(OPEN, 0),
+    Declaration("a", 5, 1, 2, 3, {"w": (2, 2), "b": ()}),
+    Trained(5, (0.5, 0.25), Weights({"w": np.zeros(2)}, 5)),
+    Predictions(IDS, PROBS),
+    Actions(IDS, np.array([0, 1, 1])),
+    Scores(IDS, np.array([0.1, 0.2, 0.3]), 0.5, None),
+    Refusal("no"),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
+def test_every_message_survives_packing_and_flower_records(message: object) -> None:
+    received = unpack(read_record(write_record(pack(message))))  # type: ignore[arg-type]
+    assert type(received) is type(message)
+    first, second = pack(message), pack(received)  # type: ignore[arg-type]
+    assert first.text == second.text
+    assert first.arrays.keys() == second.arrays.keys()
+    for name, array in first.arrays.items():
+        np.testing.assert_array_equal(array, second.arrays[name])
+        assert array.dtype == second.arrays[name].dtype
+
+
+@given(
+    arrays=st.dictionaries(
+        st.text(min_size=1, max_size=8),
+        hnp.arrays(
+            st.sampled_from([np.float32, np.float64, np.int64]),
+            hnp.array_shapes(min_dims=0, max_dims=3, max_side=4),
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_weights_of_any_name_and_shape_survive(arrays: dict[str, np.ndarray]) -> None:
+    received = unpack(read_record(write_record(pack(Trained(1, (), Weights(arrays, 1))))))
+    assert isinstance(received, Trained)
+    assert received.weights is not None
+    assert received.weights.arrays.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(received.weights.arrays[name], array)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["type", "fields", "map", "array", "x"]), inner, max_size=2
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(value=JSON, kind=st.sampled_from([*TYPES, "Secret"]))
+def test_the_decoder_refuses_whatever_is_not_a_message(value: object, kind: str) -> None:
+    with pytest.raises(ExchangeError):
+        unpack(Packed(kind, json.dumps(value), {}))
+
+
+@given(
+    kind=st.sampled_from(list(TYPES)),
+    fields=st.dictionaries(
+        st.sampled_from(["terms", "seed", "round", "part", "ids", "probs", "firm", "reason"]),
+        st.integers() | st.text(max_size=3) | st.none() | st.lists(st.integers(), max_size=2),
+        max_size=4,
+    ),
+)
+def test_wrong_fields_are_an_exchange_error_or_a_message(
+    kind: str, fields: dict[str, object]
+) -> None:
+    text = json.dumps({"type": kind, "fields": fields})
+    try:
+        message = unpack(Packed(kind, text, {}))
+    except ExchangeError:
+        return
+    assert type(message).__name__ == kind
+
+
+def test_a_type_inside_another_cannot_pose_as_a_message() -> None:
+    text = json.dumps(
+        {"type": "Terms", "fields": {"contract": "x", "models": False, "predictions": False}}
+    )
+    with pytest.raises(ExchangeError, match="Terms"):
+        unpack(Packed("Terms", text, {}))
+
+
+def test_rival_predictions_do_not_fit_into_terms_without_predictions() -> None:
+    with pytest.raises(ExchangeError, match="no_sharing shares no predictions"):
+        Play(CLOSED, 0, RULE, np.zeros((2, 2, 2)), rival=Predictions(IDS, PROBS))
+    with pytest.raises(ExchangeError, match="no_sharing shares no models"):
+        Play(CLOSED, 0, RULE, np.zeros((2, 2, 2)), rival_model=Weights({"w": IDS}, 1))
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda: Terms("x", models=False, predictions=False, rounds=2), "rounds must be 0"),
+        (lambda: Terms("x", models=True, predictions=False, rounds=0), ">= 1"),
+        (lambda: Weights({"w": IDS}, True), "whole number"),
+        (lambda: Weights({"w": IDS}, -1), "whole number"),
+        (lambda: Weights({"w": np.array(["a"])}, 1), "dtype"),
+        (lambda: Weights({"w": np.array([object()])}, 1), "dtype"),
+        (lambda: Predictions(np.array([1, 1, 2]), PROBS), "twice"),
+        (lambda: Predictions(np.array([1]), PROBS), "1 clients for 3 rows"),
+        (lambda: Query(CLOSED, 0, "training"), "legal are 'validation' and 'contested'"),
+        (lambda: Actions(IDS, np.array([0, 1, 2])), "0 and 1 only"),
+        (lambda: DecisionRule(np.array([0.5, 0.4]), IDS[:0] * 1.0, np.zeros(3, int)), "increase"),
+        (lambda: Refusal(""), "not empty"),
+    ],
+)
+def test_a_bad_value_is_refused_with_what_is_wrong(make: object, problem: str) -> None:
+    with pytest.raises(ExchangeError, match=problem):
+        make()  # type: ignore[operator]
+
+
+def test_a_rule_looks_up_the_action_of_its_signals() -> None:
+    edges = np.array([0.25, 0.75])
+    alone = DecisionRule(edges, np.empty(0), np.array([0, 1, 0]))
+    np.testing.assert_array_equal(alone.act(np.array([0.1, 0.5, 0.9]), None), [0, 1, 0])
+    both = DecisionRule(edges, np.array([0.5]), np.array([[0, 1], [1, 1], [0, 0]]))
+    own, rival = np.array([0.1, 0.1, 0.5, 0.9]), np.array([0.2, 0.8, 0.2, 0.8])
+    np.testing.assert_array_equal(both.act(own, rival), [0, 1, 1, 0])
+    with pytest.raises(ExchangeError, match="needs the rival"):
+        both.act(own, None)

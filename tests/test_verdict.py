@@ -1,0 +1,165 @@
+"""Verdicts: intervals against closed forms and simulated coverage; three-valued answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from server.session import Outcome
+from server.verdict import judge, paired_interval
+from tests.test_game import correlation_table, loan_payoff
+
+
+def outcome(contract: str, seed: int, **payoffs: np.ndarray) -> Outcome:
+    ids = {firm: np.arange(len(v)) + 1000 * seed for firm, v in payoffs.items()}
+    return Outcome(seed=seed, contract=contract, ids=ids, payoffs=payoffs)
+
+
+def test_one_seed_gives_the_textbook_interval() -> None:
+    gains = np.random.default_rng(0).normal(0.3, 1.0, 400)
+    found = paired_interval([np.arange(400)], [gains])
+    half = 1.959964 * gains.std(ddof=1) / 20
+    assert found.mean == pytest.approx(gains.mean())
+    assert (found.low, found.high) == pytest.approx((gains.mean() - half, gains.mean() + half))
+
+
+def test_the_same_clients_under_two_seeds_count_once() -> None:
+    gains = np.random.default_rng(0).normal(0.3, 1.0, 400)
+    once = paired_interval([np.arange(400)], [gains])
+    twice = paired_interval([np.arange(400)] * 2, [gains, gains])
+    assert (twice.low, twice.high) == pytest.approx((once.low, once.high))
+    assert twice.clients == 400
+
+
+def test_seeds_that_differ_widen_the_interval() -> None:
+    rng = np.random.default_rng(0)
+    ids = [np.arange(300) + 300 * s for s in range(5)]
+    same = [rng.normal(0.1, 1.0, 300) for _ in range(5)]
+    apart = [g + shift for g, shift in zip(same, (-0.5, -0.2, 0.0, 0.2, 0.5), strict=True)]
+    narrow, wide = paired_interval(ids, same), paired_interval(ids, apart)
+    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
+
+
+def test_the_interval_covers_the_true_gain_nineteen_times_in_twenty() -> None:
+    rng = np.random.default_rng(7)
+    hits = 0
+    for _ in range(600):
+        shifts = rng.normal(0, 0.05, 5)
+        gains = [rng.normal(0.2 + s, 1.0, 200) for s in shifts]
+        found = paired_interval([np.arange(200) + 200 * s for s in range(5)], gains)
+        hits += found.low <= 0.2 <= found.high
+    assert 0.92 <= hits / 600 <= 0.99
+
+
+def test_needed_is_the_closed_form_of_row_s1() -> None:
+    """Accuracies .8 and .7, independent, R = C = 1: full- against no-sharing."""
+    table, payoff = correlation_table(0.8, 0.7, 0.56), loan_payoff(1, 1)
+    counts = np.rint(table.ravel() * 20_000).astype(int)
+    t, s1, s2 = np.unravel_index(np.repeat(np.arange(8), counts), (2, 2, 2))
+    follow = np.where(s1 == s2, 0.5, 1.0)
+    gains = 0.5 * payoff[s1, t] - follow * payoff[s1, t]  # full-sharing: both follow firm 1
+    found = paired_interval([np.arange(20_000)], [gains])
+    # Mean -1/40 and variance 3/64 give (1.96 / mean)^2 variance = 288 clients.
+    assert found.needed == pytest.approx(288.1, abs=1)
+    assert found.decision == "refuses"
+
+
+def test_equal_payoffs_are_signed_and_nobody_is_needed() -> None:
+    values = np.random.default_rng(0).normal(size=50)
+    held = [
+        outcome(c, s, a=values, b=values) for c in ("no_sharing", "train_sharing") for s in (0, 1)
+    ]
+    verdicts = judge(held, ["a", "b"])
+    for verdict in verdicts.values():
+        assert verdict.individually_rational is True
+        assert verdict.pareto_optimal is True
+        assert verdict.firms["a"].interval == (0, 0)
+        assert verdict.firms["a"].needed is None
+
+
+def test_signs_refuses_and_undecided() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=1000)
+    held = [
+        outcome("no_sharing", 0, a=base, b=base, c=base),
+        outcome(
+            "full_sharing",
+            0,
+            a=base + 1 + 0.1 * rng.normal(size=1000),
+            b=base - 1 + 0.1 * rng.normal(size=1000),
+            c=base + rng.normal(0, 1, 1000),
+        ),
+    ]
+    verdict = judge(held, ["a", "b", "c"])["full_sharing"]
+    assert [verdict.firms[f].decision for f in "abc"] == ["signs", "refuses", "undecided"]
+    assert verdict.individually_rational is False
+    needed = verdict.firms["c"].needed
+    assert needed is not None
+    assert needed > 1000
+
+
+def test_a_contract_that_all_prefer_is_irpo_and_the_dominated_one_is_not() -> None:
+    base = np.random.default_rng(0).normal(size=200)
+    noise = 0.01 * np.random.default_rng(1).normal(size=200)
+    held = [
+        outcome("no_sharing", 0, a=base, b=base),
+        outcome("infer_sharing", 0, a=base + 1 + noise, b=base + 1 + noise),
+        outcome("full_sharing", 0, a=base + 2 + noise, b=base + 1 + 2 * noise),
+    ]
+    verdicts = judge(held, ["a", "b"])
+    assert verdicts["infer_sharing"].individually_rational is True
+    assert verdicts["no_sharing"].pareto_optimal is False
+    assert verdicts["full_sharing"].irpo is True
+    assert verdicts["no_sharing"].irpo is False
+
+
+def test_an_undecided_rival_leaves_optimality_open() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=100)
+    held = [
+        outcome("no_sharing", 0, a=base, b=base),
+        outcome("full_sharing", 0, a=base + rng.normal(size=100), b=base + rng.normal(size=100)),
+    ]
+    verdicts = judge(held, ["a", "b"])
+    assert verdicts["full_sharing"].individually_rational is None
+    assert verdicts["no_sharing"].pareto_optimal is None
+
+
+def test_relabelling_the_firms_relabels_the_verdict() -> None:
+    rng = np.random.default_rng(3)
+    base, other = rng.normal(size=(2, 300))
+    gain_a, gain_b = rng.normal(0.2, 1, (2, 300))
+    forth = judge(
+        [
+            outcome("no_sharing", 0, a=base, b=other),
+            outcome("full_sharing", 0, a=base + gain_a, b=other + gain_b),
+        ],
+        ["a", "b"],
+    )
+    back = judge(
+        [
+            outcome("no_sharing", 0, a=other, b=base),
+            outcome("full_sharing", 0, a=other + gain_b, b=base + gain_a),
+        ],
+        ["a", "b"],
+    )
+    assert forth["full_sharing"].firms["a"] == back["full_sharing"].firms["b"]
+    assert forth["full_sharing"].irpo == back["full_sharing"].irpo
+
+
+def test_a_firm_that_declines_refuses_whatever_it_would_gain() -> None:
+    base = np.zeros(10)
+    held = [
+        outcome("no_sharing", 0, a=base, b=base),
+        Outcome(
+            0,
+            "full_sharing",
+            {"a": np.arange(10), "b": np.arange(10)},
+            {"a": base, "b": base},
+            declined={"b": "b shares no models"},
+        ),
+    ]
+    verdict = judge(held, ["a", "b"])["full_sharing"]
+    assert verdict.firms["b"].decision == "refuses"
+    assert verdict.firms["b"].reason == "b shares no models"
+    assert verdict.individually_rational is False
