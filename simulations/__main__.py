@@ -213,6 +213,9 @@ def main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us, not to Hydra's printer
     from hydra.core.global_hydra import GlobalHydra
 
+    # argparse takes no override after a flag, but people write `experiment=loans -m market.C1=1,3`.
+    many = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]
+    sys.argv[1:] = many[:1] + [word for word in sys.argv[1:] if word not in many]
     try:
         _application()
     except FedpactError as fault:

@@ -278,8 +278,7 @@ def _joint(study: Study, outcomes: Iterable[Outcome]) -> dict[str, Any] | None:
     def heat(title: str, cells: Array) -> Panel:
         def draw(axes: Axes) -> None:
             for (y, x), value in np.ndenumerate(cells):
-                face = to_rgba(BLUE, 0.55 * float(value / top))
-                edge = to_rgba(INK, 0.3)
+                face, edge = to_rgba(BLUE, 0.55 * float(value / top)), to_rgba(INK, 0.3)
                 axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fc=face, ec=edge, lw=0.5))
                 axes.text(x, y, f"{value:.4f}", ha="center", va="center", size=8 if many else 9)
             axes.set(xlim=(-0.5, shape[3] - 0.5), ylim=(shape[2] - 0.5, -0.5))

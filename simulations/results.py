@@ -110,7 +110,7 @@ class RunFolder:
         path, mark = self.sessions / f"{name}.safetensors", self.sessions / f"{name}.sha256"
         if not path.exists() or not mark.exists():
             return None
-        if digest(path.read_bytes()) != mark.read_text().strip():
+        if digest(path.read_bytes()).encode() != mark.read_bytes().strip():
             log.warning("%s does not have the sha256 in %s: held again", path, mark.name)
             return None
         try:

@@ -1,0 +1,227 @@
+"""The command line, as a person uses it: real processes, real output."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.checks import SMALL_HEART, SMALL_LOANS
+
+ONE_SEED = (*SMALL_LOANS, "study.seeds=1")
+
+
+def fedpact(*words: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "simulations", *words],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> Path:
+    return Path(done.stdout.splitlines()[-1])
+
+
+def sha(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def loans(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    return fedpact(*SMALL_LOANS, cwd=tmp_path_factory.mktemp("loans"))
+
+
+def test_a_run_prints_the_verdict_and_last_of_all_its_folder(
+    loans: subprocess.CompletedProcess[str],
+) -> None:
+    folder = last_line(loans)
+    assert folder.is_dir()
+    assert folder.name.endswith("_loans")
+    for word in ("Would every firm sign?", "lender_a", "full_sharing", "IRPO", "report.html"):
+        assert word in loans.stdout
+
+
+def test_a_run_folder_holds_the_whole_record(loans: subprocess.CompletedProcess[str]) -> None:
+    folder = last_line(loans)
+    names = {p.name for p in folder.iterdir()} - {".lock"}
+    assert names == {
+        "config.yaml",
+        "provenance.json",
+        "rounds.csv",
+        "messages.csv",
+        "payoffs.csv",
+        "verdict.json",
+        "report.html",
+        "run.log",
+        "models",
+        "sessions",
+    }
+    verdict = json.loads((folder / "verdict.json").read_text())
+    for contract in verdict["contracts"].values():
+        for key in ("individually_rational", "pareto_optimal", "irpo"):
+            assert contract[key] in (True, False, None)
+        for firm in contract["firms"].values():
+            assert firm["decision"] in ("signs", "refuses", "undecided")
+            assert firm["interval"][0] <= firm["gain"] <= firm["interval"][1]
+            assert firm["predicted"] == pytest.approx(firm["payoff"], abs=0.25)
+    manifest = json.loads((folder / "models" / "manifest.json").read_text())
+    assert len(manifest["files"]) == 2 * 2 * 2
+    for file, expected in manifest["files"].items():
+        assert sha(folder / "models" / file) == expected
+    origin = json.loads((folder / "provenance.json").read_text())
+    assert origin["seeds"] == [0, 1]
+    assert origin["finished"] >= origin["started"]
+    assert "taiwan_credit.csv.gz" in origin["data_sha256"]
+    HTMLParser().feed((folder / "report.html").read_text())
+
+
+def test_train_sharing_pays_what_no_sharing_pays_unless_the_equilibrium_switches(
+    loans: subprocess.CompletedProcess[str],
+) -> None:
+    contracts = json.loads((last_line(loans) / "verdict.json").read_text())["contracts"]
+    alone, train = contracts["no_sharing"], contracts["train_sharing"]
+    assert alone["irpo"] in (True, None)
+    for firm in ("lender_a", "lender_b"):
+        if train["firms"][firm]["gain"] == 0:
+            assert train["firms"][firm]["decision"] == "signs"
+
+
+def test_format_json_prints_the_verdict_and_the_folder_only(tmp_path: Path) -> None:
+    done = fedpact(*ONE_SEED, "format=json", cwd=tmp_path)
+    *text, folder = done.stdout.splitlines()
+    assert json.loads("\n".join(text)) == json.loads((Path(folder) / "verdict.json").read_text())
+
+
+def test_the_heart_study_runs_from_the_command_line(tmp_path: Path) -> None:
+    done = fedpact(*SMALL_HEART, "run_dir=here", cwd=tmp_path)
+    assert last_line(done) == tmp_path / "here"
+    firms = json.loads((tmp_path / "here/verdict.json").read_text())["contracts"]["train_sharing"]
+    assert set(firms["firms"]) == {"cleveland", "hungary", "switzerland", "va_long_beach"}
+    assert firms["firms"]["cleveland"]["predicted"] is None
+
+
+@pytest.mark.parametrize("flag", [["--help"], ["--cfg", "job"], ["--info", "searchpath"]])
+def test_hydra_answers(flag: list[str], tmp_path: Path) -> None:
+    done = fedpact(*flag, cwd=tmp_path)
+    assert {"--help": "experiment: heart, loans", "--cfg": "study:", "--info": "pkg://conf"}[
+        flag[0]
+    ] in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_tab_completion_knows_the_choices(tmp_path: Path) -> None:
+    line = "fedpact engine="
+    done = subprocess.run(
+        [sys.executable, "-m", "simulations", "--shell-completion", "query=bash"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ
+        | {
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "COMP_LINE": line,
+            "COMP_POINT": str(len(line)),
+        },
+    )
+    assert set(done.stdout.split()) == {"engine=flower", "engine=inline", "engine=ray"}
+
+
+@pytest.mark.parametrize(
+    ("word", "advice"),
+    [
+        ("maket=loans", "Did you mean 'market'?"),
+        ("sead=3", "Did you mean 'study.seeds'?"),
+        ("training.epoch=3", "Did you mean 'training.epochs'?"),
+        ("market=lons", "Did you mean 'loans'?"),
+        ("backbone.widths=3", "backbone has no settings"),
+        ("market.gamma=1.5", "from 0 to 1"),
+        ("play.signal_bins=99", "2 to 8"),
+        ("format=xml", "legal are text, json"),
+        ("dry_run=perhaps", "legal are true and false"),
+        ("resume=nowhere", "there is no nowhere/config.yaml"),
+        ("engine=ray engine.num_gpus=64 dry_run=true", "this machine has"),
+    ],
+)
+def test_a_mistake_is_explained_in_one_line_and_leaves_nothing(
+    word: str, advice: str, tmp_path: Path
+) -> None:
+    done = fedpact(*word.split(), cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert advice in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_a_dry_run_prints_the_plan_and_trains_nothing(tmp_path: Path) -> None:
+    done = fedpact("dry_run=true", "engine=ray", "engine.workers=1", cwd=tmp_path)
+    for word in (
+        "lender_a",
+        "Logistic",
+        "18,000",
+        "bytes down",
+        "messages",
+        "1 actors x 1 CPU",
+        "Nothing was trained",
+    ):
+        assert word in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_runs_one_study_a_value(tmp_path: Path) -> None:
+    done = fedpact("study.seeds=1", *SMALL_LOANS[:3], "-m", "market.C1=1,3", cwd=tmp_path)
+    verdicts = sorted(tmp_path.glob("runs/*/*/verdict.json"))
+    assert [v.parent.name for v in verdicts] == ["0", "1"]
+    first, second = (json.loads(v.read_text())["contracts"] for v in verdicts)
+    assert first != second
+    assert last_line(done) == verdicts[1].parent
+
+
+def test_a_killed_run_goes_on_to_the_same_result(
+    loans: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    whole, cut = last_line(loans), tmp_path / "cut"
+    running = subprocess.Popen(
+        [sys.executable, "-m", "simulations", *SMALL_LOANS, f"run_dir={cut}"],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while len(list(cut.glob("sessions/*.sha256"))) < 3 and running.poll() is None:
+        time.sleep(0.002)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert not (cut / "verdict.json").exists()
+    held = {p: p.stat().st_mtime_ns for p in cut.glob("sessions/*.sha256")}
+    assert held
+    done = fedpact(f"resume={cut}", cwd=tmp_path)
+    assert last_line(done) == cut
+    for path, written in held.items():
+        assert path.stat().st_mtime_ns == written  # finished sessions were not held again
+    for name in ("verdict.json", "payoffs.csv", "models/manifest.json", "rounds.csv"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_resuming_another_study_is_refused(
+    loans: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    folder = last_line(loans)
+    done = fedpact(f"resume={folder}", "market.C1=9", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "these overrides would change it: market.C1" in done.stderr.replace("\n", " ")
