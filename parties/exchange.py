@@ -100,16 +100,21 @@ class Terms:
         _count(self.rounds, "terms.rounds", 1 if self.models else 0)
         _require(self.models or self.rounds == 0, "terms.rounds must be 0 where no model crosses.")
 
-    @property
-    def operator_sees(self) -> tuple[str, ...]:
-        """What the neutral operator receives from a firm under these terms, in words."""
+    def operator_sees(self, contested: bool) -> tuple[str, ...]:
+        """What the neutral operator receives from a firm under these terms, in words.
+
+        Args:
+            contested: the firms compete for the same clients, or each serves its own cases.
+        """
         seen = [
             "the firm's declaration: name, number of training examples, tensor names and shapes",
             "training losses, one number an epoch",
-            "predictions on the validation part, for the joint table",
-            "actions on contested clients, to settle the market",
-            "one log loss a held-out case of the firm's own (where firms do not contest clients)",
         ]
+        if contested:
+            seen.append("predictions on the validation part, for the joint table")
+            seen.append("actions on contested clients, to settle the market")
+        else:
+            seen.append("one log loss for each of the firm's own held-out cases, its AUC, accuracy")
         if self.models:
             seen.append("trained weights, to combine or forward them")
         if self.predictions:

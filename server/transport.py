@@ -140,13 +140,14 @@ class Transport:
 
     def _enrol_once(self, seed: int, deadline: float) -> Answers:
         nodes = sorted(self._grid.get_node_ids())
+        # Who is behind a node is not known yet: nodes are numbered until they say their name.
+        numbered = {f"node_{place:04}": node for place, node in enumerate(nodes)}
         question = Enrol(seed)
-        requests = {str(node): question for node in nodes}
-        raw = self._deliver({str(n): n for n in nodes}, requests, deadline)
+        raw = self._deliver(numbered, dict.fromkeys(numbered, question), deadline)
         found = Answers(faulty=raw.faulty, silent=raw.silent, refused=raw.refused)
         self._nodes = {}
-        for node in nodes:
-            answer = raw.usable.get(str(node))
+        for number, node in numbered.items():
+            answer = raw.usable.get(number)
             if not isinstance(answer, Declaration):
                 continue
             if answer.firm not in self.firms:

@@ -28,7 +28,11 @@ METHOD = (
 @final
 @dataclass(frozen=True)
 class Interval:
-    """Mean paired gain with its 95 % interval, and the number of clients that would decide."""
+    """Mean paired gain with its 95 % interval, and the number of clients that would decide.
+
+    `needed` supposes that clients are added in the same way as now, seeds with them: the half-width
+    then falls with the square root of the number. It is a guide, not a promise.
+    """
 
     mean: float
     low: float
@@ -154,6 +158,8 @@ def _firm_verdict(held: Sequence[Outcome], firm: str, gain: Interval | None) -> 
         nan = (math.nan, math.nan)
         return FirmVerdict(payoff, predicted, math.nan, nan, "undecided", None, 0, reason)
     decision = "refuses" if refusal else gain.decision
+    away = sorted({name for o in held for name in o.declined})
+    no_deal = f"no deal: {', '.join(away)} declined" if away else ""
     return FirmVerdict(
         payoff=payoff,
         predicted=predicted,
@@ -162,7 +168,7 @@ def _firm_verdict(held: Sequence[Outcome], firm: str, gain: Interval | None) -> 
         decision=decision,
         needed=gain.needed,
         clients=gain.clients,
-        reason=refusal or _reason(gain),
+        reason=refusal or no_deal or _reason(gain),
     )
 
 

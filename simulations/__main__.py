@@ -61,6 +61,9 @@ def hold(config: DictConfig, folder_path: Path, overrides: list[str]) -> None:
         log = terminal.set_up_logging(folder.path, shown)
         log.info("study %s in %s (%s)", study.name, folder.path, plan[0])
         origin = provenance(study, type(engine).__name__, overrides)
+        if config["resume"] and (folder.path / "provenance.json").exists():
+            first = folder.read_json("provenance.json")
+            origin = {**first, "resumed": [*first.get("resumed", []), origin]}
         folder.write_json("provenance.json", origin)
         started = time.process_time()
         sessions = len(list(study.cases()))

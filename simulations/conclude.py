@@ -72,7 +72,9 @@ def conclude(study: Study, folder: RunFolder) -> dict[str, Any]:
                 "pareto_optimal": contract.pareto_optimal,
                 "irpo": contract.irpo,
                 "operator_sees": list(
-                    study.contracts[name].terms(study.strategy.rounds).operator_sees
+                    study.contracts[name]
+                    .terms(study.strategy.rounds)
+                    .operator_sees(study.market.contested)
                 ),
             }
             for name, contract in verdicts.items()

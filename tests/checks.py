@@ -104,7 +104,7 @@ def check_contract(contract: Contract) -> None:
     assert terms.contract == contract.name
     assert (terms.models, terms.predictions) == (contract.models, contract.predictions)
     assert terms.rounds == (3 if contract.models else 0)
-    seen = " ".join(terms.operator_sees)
+    seen = " ".join(terms.operator_sees(contested=True))
     assert ("weights" in seen) == contract.models
     assert ("contested clients, to forward" in seen) == contract.predictions
 

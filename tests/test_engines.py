@@ -123,7 +123,7 @@ def test_the_messages_on_rays_wire_are_those_of_inline(tmp_path: Path, ray_pool:
         firms = contexts(config)
         names = {node: str(c.node_config["party"]) for node, c in firms.items()}
         if name == "ray":
-            actors = RayActors(workers=2, num_cpus=0.5)._warm(2)
+            actors = RayActors(workers=2, num_cpus=0.5).start(2)
             inner: Any = RayGrid(actors, "simulations.engines.apps:client", firms)
         else:
             inner = InlineGrid(apps.client, firms)
@@ -140,7 +140,7 @@ def test_a_killed_actor_comes_back_and_nothing_changes(
     import ray
 
     config = run_config(tmp_path, *SMALL_LOANS)
-    actors = RayActors(workers=2, num_cpus=0.5)._warm(2)
+    actors = RayActors(workers=2, num_cpus=0.5).start(2)
     from simulations.engines.ray_grid import RayGrid
 
     class Killing(RayGrid.__mro__[1]):  # type: ignore[misc]
@@ -173,7 +173,7 @@ def test_a_firm_whose_worker_dies_is_named_and_does_not_hang_the_round(
     from simulations.engines.ray_grid import RayGrid
 
     config = run_config(tmp_path, *SMALL_LOANS)
-    actors = RayActors(workers=2, num_cpus=0.5)._warm(2)
+    actors = RayActors(workers=2, num_cpus=0.5).start(2)
     grid = RayGrid(actors, "tests.slow_app:client", contexts(config))
     content = write_record(pack(Enrol(0)))
     grid.send_and_receive([Message(content, n, "query") for n in (1000, 1001)], timeout=60)

@@ -157,12 +157,13 @@ def check_audit(folder: Path) -> None:
     with (folder / "messages.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {r["contract"] for r in rows} >= set(CONTRACTS)
-    firms = {"lender_a", "lender_b"}
     for row in rows:
-        assert "operator" in (row["sender"], row["receiver"])
-        assert {row["sender"], row["receiver"]} - {"operator"} <= firms | {"1000", "1001"} or (
-            row["contract"] == ""
+        parties_named = {row["sender"], row["receiver"]} - {"operator"}
+        assert len(parties_named) == 1, row
+        known = {"lender_a", "lender_b"} | (
+            {"node_0000", "node_0001"} if not row["contract"] else set()
         )
+        assert parties_named <= known, row
         contract, carries = row["contract"], row["carries"]
         if "weights" in carries or "rival_model" in carries:
             assert contract in MODELS, row

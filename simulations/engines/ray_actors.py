@@ -67,7 +67,7 @@ class RayActors(Engine):
         from simulations.engines.grid import contexts_of, server_context
         from simulations.engines.ray_grid import RayGrid
 
-        actors = self._warm(min(self.workers, len(job.firms)))
+        actors = self.start(min(self.workers, len(job.firms)))
         run_config = apps.run_config(job.config, job.folder)
         contexts = contexts_of(job.firms, apps.PARTY, run_config)
         grid = RayGrid(actors, "simulations.engines.apps:client", contexts)
@@ -85,7 +85,8 @@ class RayActors(Engine):
         self._pools.clear()
         ray.shutdown()
 
-    def _warm(self, workers: int) -> list[Any]:
+    def start(self, workers: int) -> list[Any]:
+        """Ray handles of this many workers; kept warm for the next job until `close`."""
         key = (workers, self.num_cpus, self.num_gpus, self.address)
         if key not in self._pools:
             if self._pools:
