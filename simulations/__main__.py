@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import signal
 import sys
 import time
 from datetime import datetime
@@ -57,7 +58,7 @@ def hold(config: DictConfig, folder_path: Path, overrides: list[str]) -> None:
     folder = RunFolder(folder_path)
     shown = config["progress"] == "auto"
     with folder.lock():
-        folder.start(config)
+        folder.start(config, resumed=bool(config["resume"]))
         log = terminal.set_up_logging(folder.path, shown)
         log.info("study %s in %s (%s)", study.name, folder.path, plan[0])
         origin = provenance(study, type(engine).__name__, overrides)
@@ -219,6 +220,7 @@ def main() -> None:
     # argparse takes no override after a flag, but people write `experiment=loans -m market.C1=1,3`.
     many = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]
     sys.argv[1:] = many[:1] + [word for word in sys.argv[1:] if word not in many]
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # a scheduler's Ctrl-C
     try:
         _application()
     except FedpactError as fault:

@@ -64,8 +64,17 @@ class RunFolder:
 
     # ----------------------------------------------------------------------------- opening
 
-    def start(self, config: DictConfig) -> None:
-        """Make the folder and put the resolved configuration in it."""
+    def start(self, config: DictConfig, resumed: bool) -> None:
+        """Make the folder and put the resolved configuration in it.
+
+        Raises:
+            FedpactError: it holds another run, which is not to be resumed.
+        """
+        if (self.path / "config.yaml").exists() and not resumed:
+            raise FedpactError(
+                f"{self.path} already holds a run. Go on with it by resume={self.path}, or choose "
+                "another folder with run_dir=..."
+            )
         self.path.mkdir(parents=True, exist_ok=True)
         text = OmegaConf.to_yaml(config, resolve=True)
         write_whole(self.path / "config.yaml", text.encode())

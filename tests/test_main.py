@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -216,6 +217,30 @@ def test_a_killed_run_goes_on_to_the_same_result(
         assert path.stat().st_mtime_ns == written  # finished sessions were not held again
     for name in ("verdict.json", "payoffs.csv", "models/manifest.json", "rounds.csv"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(
+    loans: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    folder = last_line(loans)
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.name != ".lock"}
+    done = fedpact(*ONE_SEED, "market.C1=9", f"run_dir={folder}", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "already holds a run" in done.stderr
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+
+
+def test_a_resumed_run_keeps_the_command_that_made_it(
+    loans: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(last_line(loans), folder)
+    first = json.loads((folder / "provenance.json").read_text())
+    fedpact(f"resume={folder}", "progress=none", cwd=tmp_path)
+    again = json.loads((folder / "provenance.json").read_text())
+    assert again["command"] == first["command"]
+    assert again["resumed"][0]["command"][-2].startswith("resume=")
+    assert sha(folder / "verdict.json") == sha(last_line(loans) / "verdict.json")
 
 
 def test_resuming_another_study_is_refused(
