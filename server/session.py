@@ -10,7 +10,6 @@ import numpy as np
 
 from parties.exchange import (
     Actions,
-    Answer,
     Array,
     DecisionRule,
     FedpactError,
@@ -209,7 +208,7 @@ def _contest(
         ),
     }
     ids, truth = nature(case.seed, "contested")
-    answers = ask(requests, len(case.firms)).usable
+    answers = ask(requests, len(case.firms))
     actions = (_of(answers, first, Actions), _of(answers, second, Actions))
     for name, acted in zip(case.firms, actions, strict=True):
         _same_clients(acted.ids, ids, name)
@@ -232,7 +231,7 @@ def _predictions(
     case: Case, terms: Terms, ask: Ask, part: str, nature: Nature
 ) -> tuple[Predictions, Predictions]:
     query = Query(terms, case.seed, part)
-    answers = ask(dict.fromkeys(case.firms, query), len(case.firms)).usable
+    answers = ask(dict.fromkeys(case.firms, query), len(case.firms))
     pair = tuple(_of(answers, name, Predictions) for name in case.firms)
     for name, predictions in zip(case.firms, pair, strict=True):
         _same_clients(predictions.ids, nature(case.seed, part)[0], name)
@@ -301,12 +300,12 @@ def _alone() -> Terms:
     return NoSharing().terms(0)
 
 
-def _of(answers: Mapping[str, Answer], name: str, kind: type[Kind]) -> Kind:
-    answer = answers.get(name)
+def _of(answers: Answers, name: str, kind: type[Kind]) -> Kind:
+    answer = answers.usable.get(name)
     if not isinstance(answer, kind):
         raise FedpactError(
-            f"{name} gave no {kind.__name__}, and a contest needs both firms. "
-            "See run.log for its reason, mend it and go on with resume=DIR."
+            f"{name} gave no {kind.__name__} ({answers.refused.get(name, 'no answer')}), and a "
+            "contest needs both firms. Mend that firm and go on with resume=DIR."
         )
     return answer
 

@@ -79,7 +79,7 @@ def _between(gains: Sequence[Array]) -> float:
     within = float(np.mean([np.var(g, ddof=1) / len(g) if len(g) > 1 else 0.0 for g in gains]))
     # Differences of equal numbers leave a rounding residue that is not a variance.
     excess = spread - within
-    return excess / len(gains) if excess > 1e-15 else 0.0
+    return excess / len(gains) if excess > 1e-9 * (spread + within) else 0.0
 
 
 @final
@@ -100,9 +100,15 @@ class FirmVerdict:
 @final
 @dataclass(frozen=True)
 class ContractVerdict:
-    """What all firms would do about one contract. None means: cannot be told yet."""
+    """What all firms would do about one contract. None means: cannot be told yet.
+
+    `declined`: firms that refused to take part; `excluded`: firms whose update was left out of some
+    round; each with its reason in the first seed in which it happened.
+    """
 
     firms: Mapping[str, FirmVerdict]
+    declined: Mapping[str, str]
+    excluded: Mapping[str, str]
     individually_rational: bool | None
     pareto_optimal: bool | None
     irpo: bool | None
@@ -133,7 +139,14 @@ def judge(outcomes: Sequence[Outcome], firms: Sequence[str]) -> dict[str, Contra
             for other in by_contract
             if other != name
         )
-        verdicts[name] = ContractVerdict(verdict, rational, optimal, _all((rational, optimal)))
+        verdicts[name] = ContractVerdict(
+            firms=verdict,
+            declined={f: why for o in reversed(held) for f, why in o.declined.items()},
+            excluded={f: why for o in reversed(held) for f, why in o.excluded.items()},
+            individually_rational=rational,
+            pareto_optimal=optimal,
+            irpo=_all((rational, optimal)),
+        )
     return verdicts
 
 

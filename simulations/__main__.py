@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 import signal
 import sys
 import time
@@ -19,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from parties.exchange import FedpactError
-from simulations.build import as_text, build, did_you_mean
+from simulations.build import as_text, build
 from simulations.engines import Engine, Job
+from simulations.mistakes import explain
 
 # Not part of the study: they may differ when a run is resumed.
 FREE = ("engine", "format", "progress", "resume", "run_dir", "dry_run")
@@ -29,8 +28,12 @@ FREE = ("engine", "format", "progress", "resume", "run_dir", "dry_run")
 def _run_dir(run_dir: Any, resume: Any, dry_run: Any, name: Any) -> str:
     if dry_run:
         return "."
-    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    return str(resume or run_dir or f"runs/{stamp}_{name}")
+    if resume or run_dir:
+        return str(resume or run_dir)
+    path = f"runs/{datetime.now():%Y-%m-%d_%H-%M-%S}_{name}"
+    while Path(path).exists():  # two runs within one second
+        path += "+"
+    return path
 
 
 OmegaConf.register_new_resolver("fedpact_run_dir", _run_dir, use_cache=True, replace=True)
@@ -149,69 +152,6 @@ def _application(config: DictConfig) -> None:
         sys.exit(_complain(str(fault)))  # before Hydra adds a line of its own
 
 
-def _explain(fault: Exception) -> str:
-    """Hydra's message, with "did you mean" for a mistyped key."""
-    text = str(fault).strip()
-    found = re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", text)
-    if not found:
-        found = re.search(r"Key '([^']+)' not in '[^']*'\s+full_key: (\S+)", text)
-    if found:
-        full = found[2]
-        return _no_such_key(full)
-    choice = re.search(r"In '[^']*': Could not find '([^'/]+)/([^']+)'", text) or re.search(
-        r"Could not find '([^'/]+)/([^']+)'", text
-    )
-    if choice:
-        group, name = choice.groups()
-        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
-        return f"{group} has no choice {name!r}. {did_you_mean(name, options)}"
-    group = re.search(r"Could not override '([^']+)'", text)
-    if group:
-        return _no_such_key(group[1])
-    return text
-
-
-def _no_such_key(full: str) -> str:
-    """Says which key next to it, or else anywhere, was probably meant."""
-    *parents, last = full.split(".")
-    keys = _all_keys(_chosen())
-    above = ".".join(parents)
-    if above in keys and not any(k.startswith(f"{above}.") for k in keys):
-        return f"There is no key {full!r}: {above} has no settings with the present choices."
-    beside = [k for k in keys if k.split(".")[:-1] == parents]
-    if not difflib.get_close_matches(full, beside, cutoff=0.7):
-        named = {k.split(".")[-1]: k for k in reversed(keys)}
-        close = difflib.get_close_matches(last, list(named), n=1, cutoff=0.6)
-        if close:
-            return f"There is no key {full!r}. Did you mean {named[close[0]]!r}?"
-    return f"There is no key {full!r}. {did_you_mean(full, beside or keys)}"
-
-
-def _chosen() -> DictConfig:
-    """The configuration with the choices made on the command line, as far as they are legal."""
-    groups = [w for w in sys.argv[1:] if re.fullmatch(r"[a-z]+(@[\w.]+)?=\w+", w)]
-    with hydra.initialize_config_module("conf", version_base="1.3"):
-        for overrides in (groups, []):
-            try:
-                return hydra.compose("config", overrides)
-            except (HydraException, OmegaConfBaseException):
-                continue
-    return OmegaConf.create()
-
-
-def _all_keys(node: DictConfig, path: str = "") -> list[str]:
-    """Every key of a configuration as a dotted path, parents before their children."""
-    found = []
-    for key in map(str, node):
-        full = f"{path}.{key}".lstrip(".")
-        if not key.startswith("_"):
-            found.append(full)
-            value = node._get_node(key)
-            if isinstance(value, DictConfig) and not value._is_none():
-                found += _all_keys(value, full)
-    return found
-
-
 def main() -> None:
     """The console script. Exit status 2 for a mistake that a person can mend."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us, not to Hydra's printer
@@ -227,7 +167,7 @@ def main() -> None:
         sys.exit(_complain(str(fault)))
     except (HydraException, OmegaConfBaseException) as fault:
         GlobalHydra.instance().clear()
-        sys.exit(_complain(_explain(fault)))
+        sys.exit(_complain(explain(fault)))
     except KeyboardInterrupt:
         sys.stderr.write("Stopped. Go on with: fedpact resume=<the run's folder>\n")
         sys.exit(130)

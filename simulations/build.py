@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -50,16 +49,6 @@ def _plain(config: Mapping[str, Any], cause: BaseException) -> str:
     target = config.get("_target_", "?")
     fields = ", ".join(sorted(k for k in config if not k.startswith("_")))
     return f"{target} cannot be built: {cause}. Its configuration has the fields: {fields}."
-
-
-def did_you_mean(word: str, legal: list[str]) -> str:
-    """`Did you mean 'seeds'?`, or the legal names where none is close.
-
-    >>> did_you_mean("sedes", ["seeds", "market"])
-    "Did you mean 'seeds'?"
-    """
-    close = difflib.get_close_matches(word, legal, n=1, cutoff=0.5)
-    return f"Did you mean '{close[0]}'?" if close else f"Legal are: {', '.join(sorted(legal))}."
 
 
 def as_text(config: DictConfig) -> str:

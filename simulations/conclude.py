@@ -71,6 +71,8 @@ def conclude(study: Study, folder: RunFolder) -> dict[str, Any]:
                 "individually_rational": contract.individually_rational,
                 "pareto_optimal": contract.pareto_optimal,
                 "irpo": contract.irpo,
+                "declined": dict(sorted(contract.declined.items())),
+                "excluded": dict(sorted(contract.excluded.items())),
                 "operator_sees": list(
                     study.contracts[name]
                     .terms(study.strategy.rounds)

@@ -46,14 +46,17 @@ def _version(name: str) -> str | None:
 def _git() -> dict[str, Any] | None:
     """Commit of the code that runs, and whether it was changed since; None outside a checkout."""
 
+    folder = Path(__file__).resolve().parents[1]
+
     def git(*words: str) -> str:
-        folder = Path(__file__).parent
         done = subprocess.run(
             ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
         )
         return done.stdout.strip()
 
     try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != folder:
+            return None  # installed below somebody else's checkout
         return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import dataclasses
 import fcntl
 import hashlib
 import json
@@ -13,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, final
+from typing import Any, final
 
 import numpy as np
 import pandas as pd
@@ -22,15 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from parties.exchange import Array, FedpactError
-from server.intake import Limits
-from server.session import Case, Nature, Outcome, Step
-from server.transport import Sent
-from simulations.study import Study
+from server.session import Outcome
 
 log = logging.getLogger("fedpact")
-
-ROUNDS = [f.name for f in dataclasses.fields(Step)]
-MESSAGES = [f.name for f in dataclasses.fields(Sent)]
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -159,65 +151,6 @@ class RunFolder:
             (json.dumps({"sha256": whole, "files": ordered}, indent=2) + "\n").encode(),
         )
         return whole
-
-
-@final
-class RunDocket:
-    """What is still to hold of a study, and the folder it is filed in (`server.app.Docket`)."""
-
-    def __init__(self, study: Study, folder: RunFolder) -> None:
-        self._study, self._folder = study, folder
-        self.firms: tuple[str, ...] = study.names
-        self.limits: Limits = study.limits
-        self.nature: Nature = study.nature
-        self._done = {c.name for c in study.cases() if folder.load(c.name) is not None}
-        self._rounds = self._table("rounds.csv", ROUNDS)
-        self._messages = self._table("messages.csv", MESSAGES)
-
-    def pending(self) -> Iterator[Case]:
-        for case in self._study.cases():
-            if case.name not in self._done:
-                log.info("seed %d: %s", case.seed, case.contract.name)
-                yield case
-
-    def audit(self, sent: Sent) -> None:
-        _append(self._messages, dataclasses.asdict(sent), MESSAGES)
-
-    def curve(self, step: Step) -> None:
-        _append(self._rounds, dataclasses.asdict(step), ROUNDS)
-
-    def file(self, outcome: Outcome) -> None:
-        for name, reason in {**outcome.declined, **outcome.excluded}.items():
-            log.warning("seed %d, %s: %s: %s", outcome.seed, outcome.contract, name, reason)
-        self._rounds.flush()
-        self._messages.flush()
-        self._folder.file(outcome)
-
-    def close(self) -> None:
-        self._rounds.close()
-        self._messages.close()
-
-    def _table(self, name: str, columns: list[str]) -> IO[str]:
-        """Open a table to append to, without the rows of sessions that will be held again."""
-        path = self._folder.path / name
-        kept = []
-        if path.exists():
-            with path.open(newline="") as file:
-                kept = [
-                    row
-                    for row in csv.DictReader(file)
-                    if f"{row['contract']}-seed{row['seed']}" in self._done
-                ]
-        header = ",".join(columns) + "\n"
-        write_whole(path, header.encode())
-        table = path.open("a", newline="", buffering=1)
-        for row in kept:
-            _append(table, row, columns)
-        return table
-
-
-def _append(file: IO[str], row: Mapping[str, Any], columns: list[str]) -> None:
-    csv.DictWriter(file, columns, lineterminator="\n").writerow(row)
 
 
 def _split_outcome(outcome: Outcome) -> tuple[dict[str, Array], dict[str, Any]]:

@@ -18,7 +18,8 @@ from server.play import Play
 from server.session import Case
 from server.strategies import Strategy
 from server.verdict import BASELINE
-from simulations.build import build, did_you_mean
+from simulations.build import build
+from simulations.mistakes import did_you_mean
 
 PARTS = ("market", "play", "strategy", "limits")
 

@@ -26,9 +26,10 @@ from server.contracts import Contract
 from server.market import Market
 from server.play import Play
 from server.strategies import Strategy
-from simulations.build import build, did_you_mean
+from simulations.build import build
 from simulations.engines import Engine
 from simulations.engines.grid import InlineGrid
+from simulations.mistakes import did_you_mean
 from simulations.results import RunFolder
 from simulations.study import study_of
 from tests.checks import SMALL_HEART, SMALL_LOANS, contexts, hold_on, plain, run_config

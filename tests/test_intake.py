@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,9 +35,11 @@ from parties.exchange import (
 from parties.wire import read_record, write_record
 from server.intake import Limits, UnacceptableError, accept
 from server.transport import TooFewFirmsError, Transport
+from simulations.conclude import conclude
 from simulations.engines import apps
 from simulations.engines.grid import InlineGrid
 from simulations.results import RunFolder
+from simulations.study import study_of
 from tests.checks import SMALL_HEART, SMALL_LOANS, contexts, hold_on, run_config
 from tests.test_exchange import CLOSED, IDS, OPEN, PROBS, RULE
 
@@ -169,6 +172,9 @@ def test_a_poisoned_update_is_left_out_and_the_other_hospitals_go_on(
     assert set(outcome.excluded) == {"switzerland"}
     assert len(outcome.payoffs) == 4
     assert all(np.all(np.isfinite(v)) for v in outcome.payoffs.values())
+    verdict = conclude(study_of(json.loads(config["config"])), RunFolder(tmp_path))
+    told = verdict["contracts"]["train_sharing"]["excluded"]["switzerland"]
+    assert "not finite" in told or "norm" in told
 
 
 def test_leaving_a_bad_firm_out_equals_its_never_having_answered(tmp_path: Path) -> None:

@@ -162,4 +162,6 @@ def test_a_firm_that_declines_refuses_whatever_it_would_gain() -> None:
     verdict = judge(held, ["a", "b"])["full_sharing"]
     assert verdict.firms["b"].decision == "refuses"
     assert verdict.firms["b"].reason == "b shares no models"
+    assert verdict.firms["a"].reason == "no deal: b declined"
+    assert verdict.declined == {"b": "b shares no models"}
     assert verdict.individually_rational is False

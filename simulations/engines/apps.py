@@ -15,7 +15,8 @@ from parties.exchange import FedpactError
 from parties.firm import Firm
 from server.app import server_app
 from simulations.build import build, sha256
-from simulations.results import RunDocket, RunFolder
+from simulations.docket import RunDocket
+from simulations.results import RunFolder
 from simulations.study import study_of
 
 CONFIG, DIGEST, FOLDER, PARTY = "config", "config-sha256", "folder", "party"
