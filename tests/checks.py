@@ -23,9 +23,9 @@ from simulations.engines import apps
 from simulations.engines.grid import OwnGrid, contexts_of, server_context
 
 SMALL_LOANS = (
-    "parties.lender_a.dataset.clients=600",
-    "parties.lender_b.dataset.clients=600",
-    "training.epochs=2",
+    "parties.lender_a.dataset.clients=1500",
+    "parties.lender_b.dataset.clients=1500",
+    "training.epochs=4",
     "study.seeds=2",
     "progress=none",
 )

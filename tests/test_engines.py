@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from parties.exchange import FedpactError
@@ -89,6 +90,16 @@ def inline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "loans": hold(folder / "loans", *SMALL_LOANS),
         "heart": hold(folder / "heart", *SMALL_HEART),
     }
+
+
+def test_the_small_study_tells_contracts_apart(inline: dict[str, Path]) -> None:
+    """Or else equal bytes on two engines would prove little."""
+    folder = RunFolder(inline["loans"])
+    alone, shared = (folder.load(f"{c}-seed0") for c in ("no_sharing", "infer_sharing"))
+    assert alone is not None
+    assert shared is not None
+    for firm, payoffs in alone[0].payoffs.items():
+        assert not np.array_equal(payoffs, shared[0].payoffs[firm])
 
 
 @pytest.fixture(scope="module")

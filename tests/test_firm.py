@@ -117,7 +117,7 @@ def test_a_firm_acts_by_its_rule(lender: Firm) -> None:
 def test_a_declaration_counts_what_the_firm_holds(lender: Firm, hospital: Firm) -> None:
     said = lender.answer(Enrol(0), Memory())
     assert isinstance(said, Declaration)
-    assert (said.examples, said.validation, said.contested, said.held_out) == (360, 120, 120, 0)
+    assert (said.examples, said.validation, said.contested, said.held_out) == (900, 300, 300, 0)
     said = hospital.answer(Enrol(0), Memory())
     assert isinstance(said, Declaration)
     assert (said.validation, said.contested) == (0, 0)
