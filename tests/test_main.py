@@ -243,6 +243,29 @@ def test_a_resumed_run_keeps_the_command_that_made_it(
     assert sha(folder / "verdict.json") == sha(last_line(loans) / "verdict.json")
 
 
+def test_ctrl_c_ends_a_run_that_can_be_resumed(tmp_path: Path) -> None:
+    running = subprocess.Popen(
+        [sys.executable, "-m", "simulations", f"run_dir={tmp_path / 'run'}"],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs ignore Ctrl-C, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    while not list(tmp_path.glob("run/sessions/*.sha256")):
+        assert running.poll() is None
+        time.sleep(0.05)
+    sent = time.monotonic()
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "fedpact resume=" in errors
+    assert "Traceback" not in errors
+    assert time.monotonic() - sent < 30
+    assert not (tmp_path / "run" / "verdict.json").exists()
+
+
 def test_resuming_another_study_is_refused(
     loans: subprocess.CompletedProcess[str], tmp_path: Path
 ) -> None:

@@ -78,7 +78,7 @@ def held(folder: Path, *overrides: str) -> tuple[Study, RunFolder, dict[str, Any
     """A short real run, and its verdict."""
     config = run_config(folder, *overrides)
     run = RunFolder(folder)
-    run.start(config_of(*overrides))
+    run.start(config_of(*overrides), resumed=False)
     hold_on(InlineGrid(apps.client, contexts(config)), config)
     study = study_of(plain(*overrides))
     return study, run, conclude(study, run)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -110,7 +112,10 @@ class RayActors(Engine):
         options = {"address": self.address} if self.address else {"address": "local", **local}
         for attempt in (1, 2):
             try:
+                told_to_end = signal.getsignal(signal.SIGTERM)
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+                if threading.current_thread() is threading.main_thread():
+                    signal.signal(signal.SIGTERM, told_to_end)  # Ray puts its own in its place
                 return
             except (OSError, RuntimeError, ValueError, TimeoutError) as fault:
                 ray.shutdown()
