@@ -34,5 +34,5 @@ check: $(READY)  ## What CI runs: format, lint, types, import walls, tests
 bench: $(READY)  ## Rounds a second of each engine, as ratios
 	$(BIN)/python -m simulations.bench rounds
 
-clean:  ## Remove the environment, caches and runs
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+clean:  ## Remove the environment and caches (not your runs)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

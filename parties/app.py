@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, MutableMapping
 
 from flwr.app import Array as FlowerArray
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from parties.exchange import Array, Request, pack, unpack
+from parties.exchange import Answer, Array, Fault, Request, pack, unpack
 from parties.firm import Firm, Memory
 from parties.wire import read_record, write_record
+
+log = logging.getLogger("fedpact.firm")
 
 
 def client_app(firm_of: Callable[[Context], Firm]) -> ClientApp:
@@ -18,10 +21,16 @@ def client_app(firm_of: Callable[[Context], Firm]) -> ClientApp:
     app = ClientApp()
 
     def answer(message: Message, context: Context) -> Message:
-        request = unpack(read_record(message.content))
-        memory = Memory(_Models(context.state), _Notes(context.state))
-        assert isinstance(request, Request)
-        reply = write_record(pack(firm_of(context).answer(request, memory)))
+        try:
+            request = unpack(read_record(message.content))
+            memory = Memory(_Models(context.state), _Notes(context.state))
+            assert isinstance(request, Request)
+            told: Answer = firm_of(context).answer(request, memory)
+        except Exception as fault:
+            # The text may quote private data: it goes to the firm's own log, not to the operator.
+            log.exception("node %s could not answer", context.node_id)
+            told = Fault(type(fault).__name__)
+        reply = write_record(pack(told))
         # The operator knows by this tag which question is answered, and refuses stale ones.
         reply["tag"] = message.content["tag"]
         return Message(reply, reply_to=message)

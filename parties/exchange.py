@@ -3,7 +3,8 @@
 What is not a type of this module cannot cross. The operator sends a *request*
 (:class:`Enrol`, :class:`Offer`, :class:`Query`, :class:`Play`, :class:`Measure`), a firm sends an
 *answer* (:class:`Declaration`, :class:`Trained`, :class:`Predictions`, :class:`Actions`,
-:class:`Scores` or :class:`Refusal`). There is deliberately no type for features or labels.
+:class:`Scores`, :class:`Refusal` or :class:`Fault`). There is deliberately no type for features,
+labels, or anything of a single case of a firm's own.
 """
 
 from __future__ import annotations
@@ -75,6 +76,15 @@ def _ids(value: object, rows: int, name: str) -> None:
 # --------------------------------------------------------------------------- shared values
 
 
+# A known name cannot be used for other switches, so a firm need not trust the operator's word.
+KNOWN_CONTRACTS = {  # name -> (models, predictions)
+    "no_sharing": (False, False),
+    "train_sharing": (True, False),
+    "infer_sharing": (False, True),
+    "full_sharing": (True, True),
+}
+
+
 @final
 @dataclass(frozen=True)
 class Terms:
@@ -99,6 +109,12 @@ class Terms:
             _require(isinstance(value, bool), f"terms.{name} is {value!r}; legal are true, false.")
         _count(self.rounds, "terms.rounds", 1 if self.models else 0)
         _require(self.models or self.rounds == 0, "terms.rounds must be 0 where no model crosses.")
+        switches = (self.models, self.predictions)
+        _require(
+            KNOWN_CONTRACTS.get(self.contract, switches) == switches,
+            f"terms of {self.contract} with models={self.models}, predictions={self.predictions} "
+            "are not what that name stands for.",
+        )
 
     def operator_sees(self, contested: bool) -> tuple[str, ...]:
         """What the neutral operator receives from a firm under these terms, in words.
@@ -114,7 +130,10 @@ class Terms:
             seen.append("predictions on the validation part, for the joint table")
             seen.append("actions on contested clients, to settle the market")
         else:
-            seen.append("one log loss for each of the firm's own held-out cases, its AUC, accuracy")
+            seen.append(
+                "how its own and the published model score on its held-out cases: mean log losses, "
+                "variance of their difference, accuracy, AUC"
+            )
         if self.models:
             seen.append("trained weights, to combine or forward them")
         if self.predictions:
@@ -240,6 +259,10 @@ class Offer:
         _count(self.seed, "offer.seed")
         _count(self.round, "offer.round")
         _count(self.epochs, "offer.epochs")
+        _require(
+            self.terms.models or (self.model is None and self.epochs == 0),
+            f"{self.terms.contract} shares no models, yet one was offered to train.",
+        )
 
 
 @final
@@ -313,6 +336,10 @@ class Measure:
         _kind(self.terms, "measure.terms", Terms)
         _kind(self.model, "measure.model", Weights, optional=True)
         _count(self.seed, "measure.seed")
+        _require(
+            self.terms.models or self.model is None,
+            f"{self.terms.contract} shares no models, yet one was sent to be scored.",
+        )
 
 
 # --------------------------------------------------------------- answers: firm -> operator
@@ -386,19 +413,29 @@ class Actions:
 @final
 @dataclass(frozen=True)
 class Scores:
-    """A model on the firm's own held-out cases: ids (n,), log_losses (n,) in nats, accuracy, AUC.
+    """A model against the firm's own, on the firm's held-out cases: sums only, nothing of a case.
 
-    One loss a case, because the verdict pairs them; the label itself is not among them.
+    Args:
+        cases: how many.
+        log_loss: mean log loss of the scored model, nats.
+        own_log_loss: mean log loss of the firm's own model.
+        variance: sample variance of the difference (own minus scored) over the cases.
+        accuracy, auc: of the scored model; AUC is None where only one class is held out.
     """
 
-    ids: Array
-    log_losses: Array
+    cases: int
+    log_loss: float
+    own_log_loss: float
+    variance: float
     accuracy: float
     auc: float | None = None
 
     def __post_init__(self) -> None:
-        _numeric(self.log_losses, "scores.log_losses", 1, "f")
-        _ids(self.ids, len(self.log_losses), "scores.ids")
+        _count(self.cases, "scores.cases", 1)
+        for name in ("log_loss", "own_log_loss", "variance"):
+            value = getattr(self, name)
+            legal = isinstance(value, float) and math.isfinite(value) and value >= 0
+            _require(legal, f"scores.{name} is {value!r}; legal is a finite number >= 0.")
         for name in ("accuracy", "auc"):
             value = getattr(self, name)
             missing = value is None and name == "auc"
@@ -417,8 +454,20 @@ class Refusal:
         _text(self.reason, "refusal.reason")
 
 
+@final
+@dataclass(frozen=True)
+class Fault:
+    """The firm failed. Only the kind of its error crosses: its text could quote private data."""
+
+    kind: str
+
+    def __post_init__(self) -> None:
+        _text(self.kind, "fault.kind")
+        _require(self.kind.isidentifier(), "fault.kind is the name of an error, nothing else.")
+
+
 Request = Enrol | Offer | Query | Play | Measure
-Answer = Declaration | Trained | Predictions | Actions | Scores | Refusal
+Answer = Declaration | Trained | Predictions | Actions | Scores | Refusal | Fault
 Message = Request | Answer
 
 TYPES: Mapping[str, type] = {
@@ -426,7 +475,7 @@ TYPES: Mapping[str, type] = {
     for kind in (
         *(Terms, Weights, DecisionRule),
         *(Enrol, Offer, Query, Play, Measure),
-        *(Declaration, Trained, Predictions, Actions, Scores, Refusal),
+        *(Declaration, Trained, Predictions, Actions, Scores, Refusal, Fault),
     )
 }
 _MESSAGES = (*Request.__args__, *Answer.__args__)
@@ -486,6 +535,7 @@ def unpack(packed: Packed) -> Message:
         if not isinstance(value, dict):
             return value
         if set(value) == {"array"}:
+            used.add(value["array"])
             return packed.arrays[value["array"]]
         if set(value) == {"map"}:
             return {str(key): rich(item) for key, item in value["map"].items()}
@@ -493,6 +543,7 @@ def unpack(packed: Packed) -> Message:
             return TYPES[value["type"]](**{k: rich(v) for k, v in value["fields"].items()})
         raise ExchangeError(f"a packed value has the keys {sorted(value)}")
 
+    used: set[str] = set()
     try:
         message = rich(json.loads(packed.text))
     except ExchangeError:
@@ -505,5 +556,8 @@ def unpack(packed: Packed) -> Message:
             f"a message says it is {packed.kind!r} but holds {type(message).__name__}; "
             f"legal are {', '.join(sorted(t.__name__ for t in _MESSAGES))}."
         )
+    if used != set(packed.arrays):
+        stray = ", ".join(sorted(set(packed.arrays) - used))
+        raise ExchangeError(f"a {packed.kind} carries arrays that belong to no field: {stray}")
     checked: Message = message
     return checked

@@ -75,6 +75,10 @@ class Firm:
             raise FedpactError(
                 f"firm.name is {self.name!r}; legal are letters, digits and '_' (it names files)."
             )
+        if isinstance(self.shares, str):
+            raise FedpactError(
+                f"parties.{self.name}.shares is {self.shares!r}; write a list: [{self.shares}]."
+            )
         object.__setattr__(self, "shares", tuple(self.shares))
         unknown = sorted(set(self.shares) - set(SHAREABLE))
         if unknown:
@@ -157,8 +161,6 @@ class Firm:
         own = self._predictions(cases, play.seed, memory)
         if play.rival is not None and not np.array_equal(play.rival.ids, own.ids):
             raise FedpactError(f"{self.name} was sent predictions for other clients than its own.")
-        if play.rival_model is not None:
-            memory.models["rival"] = dict(play.rival_model.arrays)
         rival = None if play.rival is None else play.rival.probs[:, 1]
         return Actions(own.ids, play.rule.act(own.probs[:, 1], rival))
 
@@ -166,16 +168,28 @@ class Firm:
         cases = self.dataset.split(measure.seed).held_out
         if cases is None:
             raise FedpactError(f"{self.name} has no held-out cases; use a market of clients.")
-        if measure.model is None:
-            arrays, _ = self._own(measure.seed, memory)
-        else:
-            arrays = dict(measure.model.arrays)
-        probs = self._probabilities(arrays, cases.features, measure.seed)
+        own = self._losses(self._own(measure.seed, memory)[0], cases, measure.seed)
+        scored = (
+            own
+            if measure.model is None
+            else self._losses(dict(measure.model.arrays), cases, measure.seed)
+        )
+        gain = own.per_case - scored.per_case
+        return Scores(
+            cases=len(cases.labels),
+            log_loss=float(scored.per_case.mean()),
+            own_log_loss=float(own.per_case.mean()),
+            variance=float(gain.var(ddof=1)) if len(gain) > 1 else 0.0,
+            accuracy=scored.accuracy,
+            auc=scored.auc,
+        )
+
+    def _losses(self, arrays: dict[str, Array], cases: Examples, seed: int) -> _Losses:
+        probs = self._probabilities(arrays, cases.features, seed)
         true = np.clip(probs[np.arange(len(cases.labels)), cases.labels], 1e-12, 1.0)
         both = len(np.unique(cases.labels)) == 2
-        return Scores(
-            ids=cases.ids,
-            log_losses=-np.log(true),
+        return _Losses(
+            per_case=-np.log(true),
             accuracy=float(np.mean(probs.argmax(1) == cases.labels)),
             auc=float(roc_auc_score(cases.labels, probs[:, 1])) if both else None,
         )
@@ -221,6 +235,16 @@ class Firm:
             features.shape[1], self.dataset.classes, random_seed(seed, "init")
         )
         return self.training.probabilities(load_weights(module, arrays), features)
+
+
+@final
+@dataclass(frozen=True)
+class _Losses:
+    """A model on held-out cases; the losses a case (n,) never leave the firm."""
+
+    per_case: Array
+    accuracy: float
+    auc: float | None
 
 
 def _sealed(terms: Terms) -> str:

@@ -1,4 +1,4 @@
-"""How a firm fits its model: mini-batch SGD with momentum, the same numbers on every machine."""
+"""How a firm fits its model: mini-batch SGD with momentum, fixed by the seed."""
 
 from __future__ import annotations
 

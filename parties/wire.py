@@ -5,7 +5,7 @@ from __future__ import annotations
 from flwr.app import Array as FlowerArray
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from parties.exchange import Packed
+from parties.exchange import ExchangeError, Packed
 
 
 def write_record(packed: Packed) -> RecordDict:
@@ -17,6 +17,8 @@ def write_record(packed: Packed) -> RecordDict:
 
 def read_record(record: RecordDict) -> Packed:
     """The reverse of `write_record`."""
+    if set(record) - {"text", "arrays", "tag"}:
+        raise ExchangeError(f"a message has the records {sorted(record)}; legal: text, arrays, tag")
     text, arrays = record.config_records["text"], record.array_records["arrays"]
     return Packed(
         str(text["kind"]), str(text["text"]), {name: a.numpy() for name, a in arrays.items()}

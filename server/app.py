@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Protocol
 
 from flwr.app import Context
@@ -50,11 +51,13 @@ def server_app(docket_of: Callable[[Context], Docket]) -> ServerApp:
     def main(grid: Grid, context: Context) -> None:
         with closing(docket_of(context)) as docket:
             transport = Transport(grid, docket.firms, docket.limits, docket.audit)
-            enrolled = None
+            enrolled, declared = None, {}
             for case in docket.pending():
                 if case.seed != enrolled:
-                    transport.enrol(case.seed)
+                    declared = transport.enrol(case.seed)
                     enrolled = case.seed
+                own = {name: d.examples + d.held_out for name, d in declared.items()}
+                case = replace(case, populations=own)
                 docket.file(hold_session(case, transport.ask, docket.nature, docket.curve))
 
     return app

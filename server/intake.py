@@ -13,6 +13,7 @@ from parties.exchange import (
     Array,
     Declaration,
     Enrol,
+    Fault,
     FedpactError,
     Measure,
     Offer,
@@ -25,6 +26,8 @@ from parties.exchange import (
     Trained,
     Weights,
 )
+
+MOST_EPOCHS = 10_000
 
 EXPECTED: dict[type, type] = {
     Enrol: Declaration,
@@ -68,7 +71,9 @@ class Limits:
 
 
 def accept(request: Request, answer: Answer, known: Declaration | None, limits: Limits) -> Answer:
-    """The answer, fit for use (example counts capped by the declared number), or a Refusal as is.
+    """The answer, fit for use: example counts are capped by the declared number.
+
+    A Refusal or a Fault passes as it is.
 
     Args:
         request: what was asked.
@@ -79,7 +84,7 @@ def accept(request: Request, answer: Answer, known: Declaration | None, limits: 
     Raises:
         UnacceptableError: with what is wrong, in words fit for the log.
     """
-    if isinstance(answer, Refusal):
+    if isinstance(answer, Refusal | Fault):
         return answer
     expected = EXPECTED[type(request)]
     if not isinstance(answer, expected):
@@ -96,14 +101,18 @@ def accept(request: Request, answer: Answer, known: Declaration | None, limits: 
         case Actions():
             _length(len(answer.ids), known.contested, "actions")
         case Scores():
-            _length(len(answer.ids), known.held_out, "log losses")
-            if not np.all(np.isfinite(answer.log_losses)) or np.any(answer.log_losses < 0):
-                raise UnacceptableError("a log loss is negative or not finite")
+            _length(answer.cases, known.held_out, "scored cases")
     return answer
 
 
 def _trained(request: Request, answer: Trained, known: Declaration, limits: Limits) -> Trained:
     assert isinstance(request, Offer)
+    if len(answer.losses) > MOST_EPOCHS or (
+        request.epochs and len(answer.losses) != request.epochs
+    ):
+        raise UnacceptableError(
+            f"sent {len(answer.losses)} losses for {request.epochs or 'its own'} epochs"
+        )
     if not np.all(np.isfinite(answer.losses)):
         raise UnacceptableError("a training loss is not finite")
     if (answer.weights is None) == request.terms.models:
@@ -146,6 +155,8 @@ def _predictions(request: Request, answer: Predictions, known: Declaration) -> N
 
 
 def _probabilities(probs: Array) -> None:
+    if probs.shape[1] != 2:
+        raise UnacceptableError(f"sent {probs.shape[1]} classes, the market has 2")
     if not np.all(np.isfinite(probs)) or np.any(probs < 0) or np.any(probs > 1):
         raise UnacceptableError("a probability is outside [0, 1]")
     if np.any(np.abs(probs.sum(1) - 1) > 1e-6):

@@ -67,7 +67,14 @@ class Equilibrium(Play):
 @final
 @dataclass(frozen=True)
 class Myopic(Play):
-    """Each firm does what is best for what it sees, as if it had no rival."""
+    """Each firm does what is best for what it sees, as if it had no rival.
+
+    Alone it follows its own decision, its probability against C/(R+C) (`market.threshold`); with
+    coarser or shared signals it holds the posterior of what it sees against the same threshold.
+    """
 
     def maps(self, table: Array, market: Contest, shared: bool) -> tuple[Array, Array]:
+        if self.signal_bins == 0 and not shared:
+            own = np.arange(2)
+            return np.repeat(own[:, None], 2, 1), np.repeat(own[None, :], 2, 0)
         return myopic(table, market.payoff, shared)

@@ -50,7 +50,10 @@ Nature = Callable[[int, str], tuple[Array, Array]]
 @final
 @dataclass(frozen=True)
 class Case:
-    """What one session is about: a market, a contract, and the rules of training and of play."""
+    """What one session is about: a market, a contract, and the rules of training and of play.
+
+    `populations`: firm -> how many cases of its own it declared, where it has any.
+    """
 
     seed: int
     firms: tuple[str, ...]
@@ -58,6 +61,7 @@ class Case:
     contract: Contract
     strategy: Strategy
     play: PlayRule
+    populations: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -81,11 +85,31 @@ class Step:
 
 @final
 @dataclass(frozen=True)
+class Summary:
+    """A firm's session on its own held-out cases, as far as it tells the operator.
+
+    Args:
+        cases: held-out cases of this seed; population: all cases the firm has.
+        payoff: minus the mean log loss of the model it would use, nats.
+        gain: payoff minus that of its own model, on the same cases.
+        variance: of the gain over the cases.
+    """
+
+    cases: int
+    population: int
+    payoff: float
+    gain: float
+    variance: float
+
+
+@final
+@dataclass(frozen=True)
 class Outcome:
     """What came of one session.
 
     Args:
-        ids, payoffs: firm -> clients (n,) and what each earned it (n,).
+        ids, payoffs: firm -> contested clients (n,) and what each earned it (n,).
+        summaries: firm -> its own cases, where firms contest no clients.
         predicted: firm -> exact payoff of the strategies played, in the measured joint table.
         declined: firms that refused the contract; then payoffs are those of no deal.
         excluded: firms whose update was not used in some round, with the reason.
@@ -98,8 +122,9 @@ class Outcome:
 
     seed: int
     contract: str
-    ids: Mapping[str, Array]
-    payoffs: Mapping[str, Array]
+    ids: Mapping[str, Array] = field(default_factory=dict)
+    payoffs: Mapping[str, Array] = field(default_factory=dict)
+    summaries: Mapping[str, Summary] = field(default_factory=dict)
     predicted: Mapping[str, float] = field(default_factory=dict)
     declined: Mapping[str, str] = field(default_factory=dict)
     excluded: Mapping[str, str] = field(default_factory=dict)
@@ -123,8 +148,8 @@ def hold_session(
     """
     terms = case.contract.terms(case.strategy.rounds)
     updates, published, excluded, declined = _train(case, terms, ask, curve)
-    if declined and case.market.contested:
-        # One firm's refusal leaves both without a deal: they play as if nothing had been offered.
+    if declined and _no_deal(case, declined):
+        # Too few are left to share with: all go on as if nothing had been offered.
         alone = hold_session(replace(case, contract=NoSharing()), ask, nature)
         return replace(alone, contract=case.contract.name, declined=declined, excluded=excluded)
     outcome = (
@@ -150,8 +175,9 @@ def _train(
         offer = Offer(terms, case.seed, turn, epochs, published)
         answers = ask({name: offer for name in case.firms if name not in declined}, least)
         declined.update(answers.refused)
-        excluded.update(answers.faulty | answers.silent)
-        for status, firms in (("refused", answers.refused), ("excluded", answers.faulty)):
+        failed = answers.faulty | answers.silent
+        excluded.update(failed)
+        for status, firms in (("refused", answers.refused), ("excluded", failed)):
             for name in sorted(firms):
                 curve(Step(case.seed, terms.contract, turn, 0, name, 0, float("nan"), status))
         for name, answer in sorted(answers.usable.items()):
@@ -163,9 +189,16 @@ def _train(
             for name, answer in answers.usable.items()
             if isinstance(answer, Trained) and answer.weights is not None
         }
+        if declined and _no_deal(case, declined):
+            break
         if terms.models:
             published = case.strategy.combine(updates, published)
     return updates, published, excluded, declined
+
+
+def _no_deal(case: Case, declined: Mapping[str, str]) -> bool:
+    """Whether a contract cannot be held without the firms that declined it."""
+    return case.market.contested or len(case.firms) - len(declined) < 2
 
 
 # ------------------------------------------------------------------- firms contest clients
@@ -271,25 +304,31 @@ def _auc_scores(
 def _own_cases(
     case: Case, terms: Terms, ask: Ask, published: Weights | None, declined: set[str]
 ) -> Outcome:
-    """Every firm scores the model it would use: the published one, or its own."""
+    """Every firm scores the model it would use, the published one or its own, against its own."""
     requests = {
-        name: Measure(
-            _alone() if name in declined else terms,
-            case.seed,
-            None if name in declined else published,
-        )
+        name: Measure(_alone(), case.seed)
+        if name in declined
+        else Measure(terms, case.seed, published)
         for name in case.firms
     }
     answers = ask(requests).usable
-    scores = {name: a for name, a in answers.items() if isinstance(a, Scores)}
+    scores = {name: a for name, a in sorted(answers.items()) if isinstance(a, Scores)}
     return Outcome(
         seed=case.seed,
         contract=terms.contract,
-        ids={name: s.ids for name, s in sorted(scores.items())},
-        payoffs={name: -s.log_losses for name, s in sorted(scores.items())},
+        summaries={
+            name: Summary(
+                cases=s.cases,
+                population=case.populations.get(name, s.cases),
+                payoff=-s.log_loss,
+                gain=s.own_log_loss - s.log_loss,
+                variance=s.variance,
+            )
+            for name, s in scores.items()
+        },
         scores={
             f"{kind}.{name}": value
-            for name, s in sorted(scores.items())
+            for name, s in scores.items()
             for kind, value in (("accuracy", s.accuracy), ("auc", s.auc))
             if value is not None
         },

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import final
+from uuid import uuid4
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
@@ -16,6 +17,7 @@ from parties.exchange import (
     Declaration,
     Enrol,
     ExchangeError,
+    Fault,
     FedpactError,
     Measure,
     Offer,
@@ -107,6 +109,7 @@ class Transport:
             limits,
             audit,
         )
+        self._run = uuid4().hex[:12]
         self._nodes: dict[str, int] = {}
         self._declared: dict[str, Declaration] = {}
 
@@ -122,7 +125,9 @@ class Transport:
         while True:
             answers = self._enrol_once(seed, deadline)
             missing = [name for name in self.firms if name not in answers.usable]
-            if not missing or time.monotonic() >= deadline or len(self._nodes) >= len(self.firms):
+            heard = {**answers.usable, **answers.refused, **answers.faulty, **answers.silent}
+            # Only nodes that have not come yet are worth waiting for.
+            if not missing or time.monotonic() >= deadline or len(heard) >= len(self.firms):
                 break
             time.sleep(0.2)
         if len(answers.usable) < self._limits.minimum_firms:
@@ -191,7 +196,7 @@ class Transport:
         for name in sorted(requests):
             request = requests[name]
             if id(request) not in records:
-                records[id(request)] = _record(request)
+                records[id(request)] = self._record(request)
             packed, content = records[id(request)]
             messages.append(Message(content, nodes[name], _verb(request)))
             asked[nodes[name]] = name
@@ -219,6 +224,8 @@ class Transport:
                 continue
             if isinstance(answer, Refusal):
                 answers.refused[name] = answer.reason
+            elif isinstance(answer, Fault):
+                answers.silent[name] = f"it failed with {answer.kind} (its own log says why)"
             else:
                 answers.usable[name] = answer
         heard = {*answers.usable, *answers.refused, *answers.faulty, *answers.silent}
@@ -231,8 +238,8 @@ class Transport:
             tag, packed = content.config_records["tag"]["tag"], read_record(content)
         except (KeyError, ValueError, TypeError, EOFError) as fault:
             raise ExchangeError(f"a reply without its records: {fault}") from fault
-        if tag != _tag(request):
-            raise UnacceptableError(f"answers {tag!r}, the open question is {_tag(request)!r}")
+        if tag != self._tag(request):
+            raise UnacceptableError(f"answers {tag!r}, the open question is {self._tag(request)!r}")
         answer = unpack(packed)
         if not isinstance(answer, Answer):
             raise UnacceptableError(f"sent a request ({packed.kind}) as an answer")
@@ -240,12 +247,19 @@ class Transport:
         self._audit(_sent(request, packed, sender, OPERATOR))
         return accept(request, answer, self._declared.get(name), self._limits)
 
+    def _record(self, request: Request) -> tuple[Packed, RecordDict]:
+        packed = pack(request)
+        content = write_record(packed)
+        content["tag"] = ConfigRecord({"tag": self._tag(request)})
+        return packed, content
 
-def _record(request: Request) -> tuple[Packed, RecordDict]:
-    packed = pack(request)
-    content = write_record(packed)
-    content["tag"] = ConfigRecord({"tag": _tag(request)})
-    return packed, content
+    def _tag(self, request: Request) -> str:
+        """Names the run and the question, so that another's answer is told from this one's."""
+        contract = "" if isinstance(request, Enrol) else request.terms.contract
+        turn = request.round if isinstance(request, Offer) else 0
+        part = getattr(request, "part", "")
+        kind = type(request).__name__
+        return f"{self._run}/{request.seed}/{contract}/{turn}/{kind}{part}"
 
 
 def _verb(request: Request) -> str:
@@ -257,14 +271,6 @@ def _verb(request: Request) -> str:
             return "evaluate"
         case _:
             return "query"
-
-
-def _tag(request: Request) -> str:
-    """Names the question, so that an old round's answer is told from this one's."""
-    contract = "" if isinstance(request, Enrol) else request.terms.contract
-    turn = request.round if isinstance(request, Offer) else 0
-    part = getattr(request, "part", "")
-    return f"{request.seed}/{contract}/{turn}/{type(request).__name__}{part}"
 
 
 def _sent(request: Request, packed: Packed, sender: str, receiver: str) -> Sent:

@@ -13,16 +13,24 @@ from typing import final
 import numpy as np
 from scipy import stats
 
-from parties.exchange import Array
-from server.session import Outcome
+from parties.exchange import Array, FedpactError
+from server.session import Outcome, Summary
 
 BASELINE = "no_sharing"
 METHOD = (
-    "95 % interval of the mean paired gain a client. Paired over clients and seeds: variance is "
-    "clustered by client (one client's gains under several seeds count once), plus the variance "
-    "between seeds beyond what sampling clients explains; Student t with Satterthwaite's degrees "
-    "of freedom."
+    "95 % interval of the mean paired gain a client. Paired over clients and seeds: the variance "
+    "of sampling clients (one client's gains under several seeds count once), plus the variance "
+    "between seeds beyond that; Student t with one degree of freedom less than there are seeds."
 )
+ONE_SEED = (
+    "95 % interval of the mean paired gain a client, over clients only: with one seed, what "
+    "another split or training would change is not in it."
+)
+
+
+def method(seeds: int) -> str:
+    """How the intervals of a study with this many seeds are made, in words."""
+    return METHOD if seeds > 1 else ONE_SEED
 
 
 @final
@@ -50,7 +58,8 @@ def paired_interval(ids: Sequence[Array], gains: Sequence[Array]) -> Interval:
     """The interval of the mean gain, from one array of ids (n,) and of gains (n,) a seed.
 
     Var = sum_i (sum_s (d_is - mean))^2 / N^2 over clients i (N = all pairs), plus
-    max(0, Var_s(mean_s) - mean_s(Var_i(d_is) / n_s)) / S over the S seeds.
+    max(0, Var_s(mean_s) - mean_s(Var_i(d_is) / n_s)) / S over the S seeds; Student t with S - 1
+    degrees of freedom (the normal for one seed, whose variance between seeds is unknown).
 
     >>> paired_interval([np.arange(4)], [np.array([1.0, 1.0, 1.0, 1.0])]).decision
     'signs'
@@ -61,25 +70,44 @@ def paired_interval(ids: Sequence[Array], gains: Sequence[Array]) -> Interval:
     residuals = np.bincount(place, weights=pooled - mean, minlength=len(names))
     clients = len(names)
     by_client = float(np.sum(residuals**2)) / count**2 * clients / max(clients - 1, 1)
-    by_seed = _between(gains)
+    within = [float(np.var(g, ddof=1)) / len(g) if len(g) > 1 else 0.0 for g in gains]
+    means = [float(np.mean(g)) for g in gains]
+    return _interval(mean, clients, by_client, _between(means, within), len(gains))
+
+
+def summary_interval(held: Sequence[Summary]) -> Interval:
+    """The interval of the mean gain from one summary a seed, where a firm keeps its cases' losses.
+
+    As :func:`paired_interval`, but a case's gains under several seeds are not averaged: their
+    common variance over the distinct cases is used, which is no smaller.
+    """
+    sizes = np.array([s.cases for s in held], dtype=float)
+    means = [s.gain for s in held]
+    mean = float(np.sum(sizes * means) / sizes.sum())
+    clients = int(min(sizes.sum(), max(s.population for s in held)))
+    variance = float(np.sum(sizes * [s.variance for s in held]) / sizes.sum())
+    within = [s.variance / s.cases for s in held]
+    return _interval(mean, clients, variance / clients, _between(means, within), len(held))
+
+
+def _interval(mean: float, clients: int, by_client: float, by_seed: float, seeds: int) -> Interval:
     error = math.sqrt(by_client + by_seed)
     if error == 0:
         return Interval(mean, mean, mean, clients, None if mean == 0 else 1)
-    freedom = (by_client + by_seed) ** 2 * (len(gains) - 1) / by_seed**2 if by_seed else math.inf
-    half = float(stats.t.ppf(0.975, freedom)) * error
+    # With few seeds their variance is hardly known: t is wide then, whatever it comes out as.
+    half = float(stats.t.ppf(0.975, seeds - 1 if seeds > 1 else math.inf)) * error
     needed = math.ceil(clients * (half / mean) ** 2) if mean else None
     return Interval(mean, mean - half, mean + half, clients, needed)
 
 
-def _between(gains: Sequence[Array]) -> float:
+def _between(means: Sequence[float], within: Sequence[float]) -> float:
     """Variance of the mean that seeds add to what sampling clients explains (method of moments)."""
-    if len(gains) < 2:
+    if len(means) < 2:
         return 0.0
-    spread = float(np.var([np.mean(g) for g in gains], ddof=1))
-    within = float(np.mean([np.var(g, ddof=1) / len(g) if len(g) > 1 else 0.0 for g in gains]))
+    spread, explained = float(np.var(means, ddof=1)), float(np.mean(within))
     # Differences of equal numbers leave a rounding residue that is not a variance.
-    excess = spread - within
-    return excess / len(gains) if excess > 1e-9 * (spread + within) else 0.0
+    excess = spread - explained
+    return excess / len(means) if excess > 1e-9 * (spread + explained) else 0.0
 
 
 @final
@@ -152,17 +180,43 @@ def judge(outcomes: Sequence[Outcome], firms: Sequence[str]) -> dict[str, Contra
 
 def _compare(one: Sequence[Outcome], two: Sequence[Outcome], firm: str) -> Interval | None:
     """Firm's gain of the first contract over the second; None where it could not be measured."""
-    pairs = [
-        (a.ids[firm], a.payoffs[firm] - b.payoffs[firm])
-        for a, b in zip(one, two, strict=True)
-        if firm in a.payoffs and firm in b.payoffs
-    ]
-    return paired_interval([i for i, _ in pairs], [g for _, g in pairs]) if pairs else None
+    pairs = list(zip(one, two, strict=True))
+    if any(firm in o.summaries for o in (*one, *two)):
+        held = [
+            _difference(a.summaries[firm], b.summaries[firm])
+            for a, b in pairs
+            if firm in a.summaries and firm in b.summaries
+        ]
+        return summary_interval(held) if held else None
+    both = [(a, b) for a, b in pairs if firm in a.payoffs and firm in b.payoffs]
+    for a, b in both:
+        if not np.array_equal(a.ids[firm], b.ids[firm]):
+            raise FedpactError(
+                f"{firm} served other clients under {a.contract} than under {b.contract} (seed "
+                f"{a.seed}), so they cannot be paired. Hold the study again in a new folder."
+            )
+    ids = [a.ids[firm] for a, _ in both]
+    gains = [a.payoffs[firm] - b.payoffs[firm] for a, b in both]
+    return paired_interval(ids, gains) if both else None
+
+
+def _difference(one: Summary, two: Summary) -> Summary:
+    """The first over the second; each is told against the firm's own model.
+
+    Against no-sharing, whose gain is zero on every case, this is exact. Between two contracts that
+    publish models the covariance is not told, and the sum of both variances stands in.
+    """
+    return Summary(
+        cases=one.cases,
+        population=one.population,
+        payoff=one.payoff,
+        gain=one.gain - two.gain,
+        variance=one.variance + two.variance,
+    )
 
 
 def _firm_verdict(held: Sequence[Outcome], firm: str, gain: Interval | None) -> FirmVerdict:
-    measured = [o.payoffs[firm] for o in held if firm in o.payoffs]
-    payoff = float(np.mean(np.concatenate(measured))) if measured else math.nan
+    payoff = mean_payoff(held, firm)
     exact = [o.predicted[firm] for o in held if firm in o.predicted]
     predicted = float(np.mean(exact)) if exact else None
     refusal = next((o.declined[firm] for o in held if firm in o.declined), "")
@@ -185,15 +239,27 @@ def _firm_verdict(held: Sequence[Outcome], firm: str, gain: Interval | None) -> 
     )
 
 
+def mean_payoff(held: Sequence[Outcome], firm: str) -> float:
+    """A firm's mean payoff a client over some sessions; nan if it has none."""
+    sums = [
+        (len(o.payoffs[firm]), float(np.mean(o.payoffs[firm]))) for o in held if firm in o.payoffs
+    ]
+    sums += [
+        (o.summaries[firm].cases, o.summaries[firm].payoff) for o in held if firm in o.summaries
+    ]
+    total = sum(n for n, _ in sums)
+    return sum(n * mean for n, mean in sums) / total if total else math.nan
+
+
 def _reason(gain: Interval) -> str:
     """The decision in one sentence."""
     match gain.decision:
         case "signs" if gain.low == gain.high == 0:
             return "every client earns it exactly what it earns alone"
         case "signs":
-            return "it earns more than alone, beyond doubt at 95 %"
+            return "it earns more than alone: the whole interval is above zero"
         case "refuses":
-            return "it earns less than alone, beyond doubt at 95 %"
+            return "it earns less than alone: the whole interval is below zero"
         case _ if gain.needed is None:
             return "the mean gain is zero; no number of clients would decide"
         case _:

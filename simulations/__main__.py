@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -22,7 +23,7 @@ from simulations.engines import Engine, Job
 from simulations.mistakes import explain
 
 # Not part of the study: they may differ when a run is resumed.
-FREE = ("engine", "format", "progress", "resume", "run_dir", "dry_run")
+FREE = ("engine", "limits", "format", "progress", "resume", "run_dir", "dry_run")
 
 
 def _run_dir(run_dir: Any, resume: Any, dry_run: Any, name: Any) -> str:
@@ -55,7 +56,7 @@ def hold(config: DictConfig, folder_path: Path, overrides: list[str]) -> None:
     engine: Engine = build(config["engine"])
     plan = engine.plan(len(study.names))
     if config["dry_run"]:
-        terminal.print_plan(study, engine)
+        terminal.print_plan(study, engine, as_json=config["format"] == "json")
         terminal.print_folder(folder_path.resolve())
         return
     folder = RunFolder(folder_path)
@@ -71,8 +72,12 @@ def hold(config: DictConfig, folder_path: Path, overrides: list[str]) -> None:
         folder.write_json("provenance.json", origin)
         started = time.process_time()
         sessions = len(list(study.cases()))
-        with terminal.watching(folder, sessions, len(study.names), shown):
-            engine.hold(Job(text, folder.path, study.names))
+        try:
+            with terminal.watching(folder, sessions, len(study.names), shown):
+                engine.hold(Job(text, folder.path, study.names))
+        except KeyboardInterrupt:
+            log.warning("stopped; go on with: fedpact resume=%s", folder.path)
+            raise
         verdict = conclude(study, folder)
         spent = time.process_time() - started
         folder.write_json(
@@ -95,35 +100,35 @@ def _check_words(config: DictConfig) -> None:
         raise FedpactError(f"dry_run is {config['dry_run']!r}; legal are true and false.")
 
 
-def _resumed(config: DictConfig, overrides: list[str]) -> DictConfig:
-    """The configuration of the run to go on with.
+def _resumed(overrides: list[str], folder: Path) -> DictConfig:
+    """The configuration of the run to go on with, with what may be changed for it.
 
     Raises:
         FedpactError: there is no such run, or an override would change its study.
     """
-    saved = Path(str(config["resume"])) / "config.yaml"
-    if not saved.exists():
+    saved = folder / "config.yaml"
+    try:
+        old = OmegaConf.load(saved)
+        first = json.loads((folder / "provenance.json").read_text())["overrides"]
+    except (OSError, ValueError, KeyError) as fault:
         raise FedpactError(
-            f"resume={config['resume']}: there is no {saved}. Give the folder of a run, as printed "
-            "in the last line of its output."
+            f"resume={folder}: there is no {saved}, or no provenance.json beside it. Give the "
+            "folder of a run, as printed in the last line of its output."
+        ) from fault
+    new = hydra.compose("config", [*first, *overrides])
+    changed = [
+        key
+        for key in _differences(
+            OmegaConf.to_container(old, resolve=True), OmegaConf.to_container(new, resolve=True)
         )
-    old = OmegaConf.load(saved)
-    assert isinstance(old, DictConfig)
-    named = {o.lstrip("+~").split("=", 1)[0].split("@")[0].split(".")[0] for o in overrides}
-    if named - set(FREE):
-        changed = _differences(
-            OmegaConf.to_container(old, resolve=True), OmegaConf.to_container(config, resolve=True)
+        if key.split(".")[0] not in FREE and not key.endswith("training.device")
+    ]
+    if changed:
+        raise FedpactError(
+            f"resume goes on with the study in {saved}; this would change it: "
+            f"{', '.join(changed[:5])}. Leave it out, or start a new run without resume."
         )
-        changed = [key for key in changed if key.split(".")[0] not in FREE]
-        if changed:
-            raise FedpactError(
-                f"resume goes on with the study in {saved}; these overrides would change it: "
-                f"{', '.join(changed[:5])}. Leave them out, or start a new run without resume."
-            )
-    for key in FREE:
-        if key != "engine" or "engine" in named:
-            old[key] = config[key]
-    return old
+    return new
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:
@@ -143,7 +148,7 @@ def _application(config: DictConfig) -> None:
     overrides = list(settings.overrides.task)
     try:
         if config["resume"]:
-            config = _resumed(config, overrides)
+            config = _resumed(overrides, Path(str(config["resume"])))
         hold(config, Path(settings.runtime.output_dir), overrides)
     except FedpactError as fault:
         made = Path(settings.runtime.output_dir)
@@ -165,11 +170,13 @@ def main() -> None:
         _application()
     except FedpactError as fault:
         sys.exit(_complain(str(fault)))
+    except (FileExistsError, NotADirectoryError, PermissionError) as fault:
+        sys.exit(_complain(f"{fault.strerror}: {fault.filename}. Choose another run_dir=..."))
     except (HydraException, OmegaConfBaseException) as fault:
         GlobalHydra.instance().clear()
         sys.exit(_complain(explain(fault)))
     except KeyboardInterrupt:
-        sys.stderr.write("Stopped. Go on with: fedpact resume=<the run's folder>\n")
+        sys.stderr.write("fedpact: stopped; what was finished is in the run's folder\n")
         sys.exit(130)
     finally:
         _close_engines()

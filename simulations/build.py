@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -24,9 +25,9 @@ def build(config: Mapping[str, Any]) -> Any:
             or out of its range.
     """
     for target in _targets(config):
-        if not isinstance(target, str) or not target.startswith(PACKAGES):
+        if not _own_class(target):
             raise FedpactError(
-                f"_target_ is {target!r}; legal are names under {', '.join(PACKAGES)} "
+                f"_target_ is {target!r}; legal are classes defined under {', '.join(PACKAGES)} "
                 "A configuration may not run other code."
             )
     try:
@@ -36,6 +37,18 @@ def build(config: Mapping[str, Any]) -> Any:
         if isinstance(cause, FedpactError):
             raise cause from None
         raise FedpactError(_plain(config, cause or fault)) from fault
+
+
+def _own_class(target: Any) -> bool:
+    """Whether a name is that of a class, in the module of ours that defines it."""
+    if not isinstance(target, str) or not target.startswith(PACKAGES):
+        return False
+    place, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(place), name, None)
+    except ImportError:
+        return False
+    return isinstance(found, type) and found.__module__ == place
 
 
 def _targets(config: Any) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from parties.exchange import FedpactError
 from server.session import Outcome
-from server.verdict import BASELINE, METHOD, judge
+from server.verdict import BASELINE, judge, mean_payoff, method
 from simulations.results import RunFolder, write_whole
 from simulations.study import Study
 
@@ -52,7 +53,7 @@ def conclude(study: Study, folder: RunFolder) -> dict[str, Any]:
         "firms": list(study.names),
         "seeds": list(study.seeds),
         "unit": study.market.unit,
-        "interval": METHOD,
+        "interval": method(len(study.seeds)),
         "contracts": {
             name: {
                 "firms": {
@@ -107,20 +108,13 @@ def _write_payoffs(outcomes: list[Outcome], firms: tuple[str, ...], folder: RunF
     table.writerow(PAYOFFS)
     for outcome in outcomes:
         for firm in firms:
-            if firm not in outcome.payoffs:
+            payoff = mean_payoff([outcome], firm)
+            if math.isnan(payoff):
                 continue
-            payoff = float(np.mean(outcome.payoffs[firm]))
-            base = alone[outcome.seed].payoffs.get(firm)
-            gain = "" if base is None else payoff - float(np.mean(base))
-            table.writerow(
-                (
-                    outcome.seed,
-                    outcome.contract,
-                    firm,
-                    len(outcome.payoffs[firm]),
-                    payoff,
-                    outcome.predicted.get(firm, ""),
-                    gain,
-                )
-            )
+            cases = outcome.summaries[firm].cases if outcome.summaries else None
+            clients = len(outcome.payoffs[firm]) if cases is None else cases
+            base = mean_payoff([alone[outcome.seed]], firm)
+            gain = "" if math.isnan(base) else payoff - base
+            predicted = outcome.predicted.get(firm, "")
+            table.writerow((outcome.seed, outcome.contract, firm, clients, payoff, predicted, gain))
     write_whole(folder.path / "payoffs.csv", text.getvalue().encode())

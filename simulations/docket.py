@@ -17,7 +17,7 @@ from simulations.study import Study
 log = logging.getLogger("fedpact")
 
 ROUNDS = [f.name for f in dataclasses.fields(Step)]
-MESSAGES = [f.name for f in dataclasses.fields(Sent)]
+MESSAGES = ["session", *(f.name for f in dataclasses.fields(Sent))]
 
 
 @final
@@ -30,6 +30,7 @@ class RunDocket:
         self.limits: Limits = study.limits
         self.nature: Nature = study.nature
         self._done = {c.name for c in study.cases() if folder.load(c.name) is not None}
+        self._session = ""
         self._rounds = self._table("rounds.csv", ROUNDS)
         self._messages = self._table("messages.csv", MESSAGES)
 
@@ -37,10 +38,13 @@ class RunDocket:
         for case in self._study.cases():
             if case.name not in self._done:
                 log.info("seed %d: %s", case.seed, case.contract.name)
+                self._session = case.name
                 yield case
 
     def audit(self, sent: Sent) -> None:
-        _append(self._messages, dataclasses.asdict(sent), MESSAGES)
+        # A session may ask under other terms than its own: without a deal, it is no_sharing's.
+        row = {"session": self._session, **dataclasses.asdict(sent)}
+        _append(self._messages, row, MESSAGES)
 
     def curve(self, step: Step) -> None:
         _append(self._rounds, dataclasses.asdict(step), ROUNDS)
@@ -65,7 +69,7 @@ class RunDocket:
                 kept = [
                     row
                     for row in csv.DictReader(file)
-                    if f"{row['contract']}-seed{row['seed']}" in self._done
+                    if row.get("session", f"{row['contract']}-seed{row['seed']}") in self._done
                 ]
         header = ",".join(columns) + "\n"
         write_whole(path, header.encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -20,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from parties.exchange import Array, FedpactError
-from server.session import Outcome
+from server.session import Outcome, Summary
 
 log = logging.getLogger("fedpact")
 
@@ -166,6 +167,7 @@ def _split_outcome(outcome: Outcome) -> tuple[dict[str, Array], dict[str, Any]]:
         arrays["maps"] = np.stack(outcome.maps).astype(np.int64)
     facts = {name: getattr(outcome, name) for name in ("seed", "contract", "declined", "excluded")}
     scores = {k: v for k, v in outcome.scores.items() if math.isfinite(v)}
+    facts["summaries"] = {k: dataclasses.asdict(v) for k, v in outcome.summaries.items()}
     return arrays, {**facts, "predicted": dict(outcome.predicted), "scores": scores}
 
 
@@ -181,6 +183,7 @@ def _join_outcome(arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> Outc
         contract=facts["contract"],
         ids=of("ids"),
         payoffs=of("payoffs"),
+        summaries={k: Summary(**v) for k, v in facts["summaries"].items()},
         predicted=facts["predicted"],
         declined=facts["declined"],
         excluded=facts["excluded"],

@@ -48,6 +48,11 @@ class Study:
 
     def __post_init__(self) -> None:
         _check_seeds(self.seeds)
+        if not self.name.replace("_", "").replace("-", "").isalnum():
+            raise FedpactError(
+                f"study.name is {self.name!r}; legal are letters, digits, '_' and '-' (it names "
+                "the run's folder)."
+            )
         if BASELINE not in self.contracts:
             raise FedpactError(
                 f"study.contracts is {list(self.contracts)}; {BASELINE} must be among them: every "
@@ -152,6 +157,11 @@ def study_of(config: Mapping[str, Any]) -> Study:
     """Build and check a whole study from a resolved configuration."""
     parts = {name: build(config[name]) for name in PARTS}
     known, wanted = config["contract"], config["study"]["contracts"]
+    if not isinstance(wanted, list) or len(set(wanted)) != len(wanted):
+        raise FedpactError(
+            f"study.contracts is {wanted!r}; legal is a list of different names, for example "
+            "study.contracts=[no_sharing,full_sharing]."
+        )
     for name in wanted:
         if name not in known:
             raise FedpactError(

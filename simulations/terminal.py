@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -101,10 +103,15 @@ def _latest(folder: RunFolder) -> str:
         return "starting"
 
 
-def print_plan(study: Study, engine: Engine) -> None:
+def print_plan(study: Study, engine: Engine, as_json: bool) -> None:
     """What a run would do: firms, parameters, messages and bytes a round, actors and shares."""
     console = _console()
     declared = study.declarations()
+    if as_json:
+        firms = {name: dataclasses.asdict(d) for name, d in declared.items()}
+        lines = plan_lines(study, engine, {n: study.firms[n] for n in study.names})
+        print(json.dumps({"study": study.name, "firms": firms, "plan": lines}, indent=2))
+        return
     table = Table(
         title=f"Study {study.name}: {len(study.contracts)} contracts x {len(study.seeds)} seeds",
         title_justify="left",

@@ -149,7 +149,18 @@ def _client() -> object:
 # ------------------------------------------------------------------------------ building and checks
 
 
-@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "parties", 3])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.eval",
+        "parties",
+        3,
+        "simulations.results.pd.read_pickle",
+        "simulations.results.write_whole",
+        "server.session.Path",
+    ],
+)
 def test_a_configuration_cannot_run_other_code(target: object) -> None:
     with pytest.raises(FedpactError, match="_target_"):
         build({"_target_": "server.market.OwnCases", "inner": [{"_target_": target}]})
@@ -166,6 +177,9 @@ def test_an_unknown_field_says_which_there_are() -> None:
         (("study.contracts=[full_sharing]",), "no_sharing must be among them"),
         (("study.contracts=[no_sharing,ful_sharing]",), "Did you mean 'full_sharing'"),
         (("study.seeds=[0,0]",), "distinct"),
+        (("study.contracts=no_sharing",), "a list of different names"),
+        (("study.name=../evil",), "letters, digits"),
+        (("parties.lender_a.shares=models",), "write a list"),
         (("study.seeds=[-1]",), "distinct whole numbers >= 0"),
         (("study.seeds=many",), "number of seeds"),
         (("parties=hospitals",), "game of two firms"),

@@ -20,6 +20,7 @@ import pytest
 from parties.exchange import FedpactError
 from simulations.build import build
 from simulations.engines import Engine, Job, apps
+from simulations.engines.flower_run import MARK
 from simulations.engines.grid import InlineGrid
 from simulations.engines.ray_actors import RayActors
 from simulations.engines.ray_grid import LARGE
@@ -81,6 +82,34 @@ def children() -> set[int]:
         if not more:
             return found
         found |= more
+
+
+def marked(words: str) -> list[str]:
+    """Living processes that have these words in their environment."""
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            state = environ.with_name("stat").read_text().rsplit(")", 1)[1].split()[0]
+            if state != "Z" and words.encode() in environ.read_bytes():
+                found.append(environ.with_name("cmdline").read_text())
+        except OSError:
+            continue
+    return found
+
+
+def test_the_search_for_marked_processes_finds_one() -> None:
+    running = subprocess.Popen(
+        ["sleep", "30"], env=os.environ | {MARK: "here"}, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 10
+        while not marked(f"{MARK}=here"):  # a new process shows its environment a little later
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        running.kill()
+        running.wait()
+    assert not marked(f"{MARK}=here")
 
 
 @pytest.fixture(scope="module")
@@ -294,8 +323,9 @@ def test_flowers_own_simulation_agrees_and_leaves_nothing_running(
     inline: dict[str, Path], tmp_path: Path
 ) -> None:
     RayActors().close()
-    before = children()
     found = hold(tmp_path / "flower", *SMALL_LOANS, "engine=flower")
+    # Orphans are nobody's children: every process of the run carries this mark in its environment.
+    assert not marked(f"{MARK}=")
     check_audit(found)
     for name in RunFolder(inline["loans"]).held():
         ours, theirs = (RunFolder(f).load(name) for f in (inline["loans"], found))
@@ -304,7 +334,6 @@ def test_flowers_own_simulation_agrees_and_leaves_nothing_running(
         for firm, payoffs in ours[0].payoffs.items():
             assert theirs[0].payoffs[firm].mean() == pytest.approx(payoffs.mean(), abs=1e-4)
     assert not (found / "flower").exists()
-    assert children() <= before
 
 
 @pytest.mark.ray

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from flwr.app import ConfigRecord
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -16,6 +17,7 @@ from parties.exchange import (
     DecisionRule,
     Declaration,
     ExchangeError,
+    Fault,
     Measure,
     Offer,
     Packed,
@@ -46,8 +48,9 @@ MESSAGES = [
     Trained(5, (0.5, 0.25), Weights({"w": np.zeros(2)}, 5)),
     Predictions(IDS, PROBS),
     Actions(IDS, np.array([0, 1, 1])),
-    Scores(IDS, np.array([0.1, 0.2, 0.3]), 0.5, None),
+    Scores(3, 0.5, 0.25, 0.1, 0.5, None),
     Refusal("no"),
+    Fault("ValueError"),
 ]
 
 
@@ -118,6 +121,36 @@ def test_wrong_fields_are_an_exchange_error_or_a_message(
     except ExchangeError:
         return
     assert type(message).__name__ == kind
+
+
+def test_arrays_that_no_field_names_do_not_cross() -> None:
+    smuggled = Packed("Refusal", pack(Refusal("no")).text, {"secret": np.ones(3)})
+    with pytest.raises(ExchangeError, match="belong to no field: secret"):
+        unpack(smuggled)
+    record = write_record(pack(Refusal("no")))
+    record["more"] = ConfigRecord({"x": 1})
+    with pytest.raises(ExchangeError, match="records"):
+        read_record(record)
+
+
+def test_a_known_contract_cannot_stand_for_other_switches() -> None:
+    with pytest.raises(ExchangeError, match="not what that name stands for"):
+        Terms("no_sharing", models=True, predictions=True, rounds=1)
+    text = pack(Offer(OPEN, 0, 0)).text.replace("full_sharing", "no_sharing")
+    with pytest.raises(ExchangeError, match="not what that name stands for"):
+        unpack(Packed("Offer", text, {}))
+
+
+@pytest.mark.parametrize("kind", [Offer, Measure])
+def test_no_model_is_sent_to_a_firm_that_shares_none(kind: type) -> None:
+    model = Weights({"w": np.ones(2)}, 1)
+    with pytest.raises(ExchangeError, match="no_sharing shares no models"):
+        kind(CLOSED, 0, **({"round": 0} if kind is Offer else {}), model=model)
+
+
+def test_a_fault_says_the_kind_of_the_error_and_cannot_say_more() -> None:
+    with pytest.raises(ExchangeError, match="nothing else"):
+        Fault("ValueError: age 63, cholesterol 233")
 
 
 def test_a_type_inside_another_cannot_pose_as_a_message() -> None:

@@ -68,8 +68,9 @@ def test_contested_predictions_leave_only_where_they_are_shared(
 
 def test_terms_cannot_change_under_a_contract_once_seen(lender: Firm) -> None:
     memory = Memory()
-    lender.answer(Query(NoSharing().terms(1), 0, "validation"), memory)
-    forged = Terms("no_sharing", models=True, predictions=True, rounds=1)
+    agreed = Terms("our_own", models=False, predictions=False)
+    lender.answer(Query(agreed, 0, "validation"), memory)
+    forged = Terms("our_own", models=True, predictions=True, rounds=1)
     answer = lender.answer(Offer(forged, 0, 0), memory)
     assert isinstance(answer, Refusal)
     assert "not those that lender_a accepted" in answer.reason
@@ -132,9 +133,11 @@ def test_a_hospital_scores_the_published_model_or_its_own(hospital: Firm) -> Non
     shared = hospital.answer(Measure(terms, 0, trained.weights), Memory())
     assert isinstance(own, Scores)
     assert isinstance(shared, Scores)
-    np.testing.assert_array_equal(own.ids, shared.ids)
-    assert not np.array_equal(own.log_losses, shared.log_losses)
-    assert np.all(own.log_losses >= 0)
+    assert (own.log_loss, own.variance) == (own.own_log_loss, 0.0)
+    assert shared.own_log_loss == own.log_loss
+    assert shared.log_loss != own.log_loss
+    assert shared.variance > 0
+    assert shared.cases == own.cases == 74
 
 
 def test_training_goes_on_from_the_published_model(hospital: Firm) -> None:

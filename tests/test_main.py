@@ -185,6 +185,14 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_in_json_is_json(tmp_path: Path) -> None:
+    done = fedpact("dry_run=true", "format=json", cwd=tmp_path)
+    *text, _ = done.stdout.splitlines()
+    plan = json.loads("\n".join(text))
+    assert set(plan["firms"]) == {"lender_a", "lender_b"}
+    assert "40 sessions in all" in plan["plan"]
+
+
 def test_a_sweep_runs_one_study_a_value(tmp_path: Path) -> None:
     done = fedpact("study.seeds=1", *SMALL_LOANS[:3], "-m", "market.C1=1,3", cwd=tmp_path)
     verdicts = sorted(tmp_path.glob("runs/*/*/verdict.json"))
@@ -260,7 +268,7 @@ def test_ctrl_c_ends_a_run_that_can_be_resumed(tmp_path: Path) -> None:
     running.send_signal(signal.SIGINT)
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert "fedpact resume=" in errors
+    assert f"fedpact resume={tmp_path / 'run'}" in errors
     assert "Traceback" not in errors
     assert time.monotonic() - sent < 30
     assert not (tmp_path / "run" / "verdict.json").exists()
@@ -272,4 +280,6 @@ def test_resuming_another_study_is_refused(
     folder = last_line(loans)
     done = fedpact(f"resume={folder}", "market.C1=9", cwd=tmp_path, check=False)
     assert done.returncode == 2
-    assert "these overrides would change it: market.C1" in done.stderr.replace("\n", " ")
+    assert "this would change it: market.C1." in done.stderr
+    for kept in ("limits.wait_s=60", "training.device=auto", "experiment=loans"):
+        fedpact(f"resume={folder}", "progress=none", kept, cwd=tmp_path)

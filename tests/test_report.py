@@ -218,13 +218,13 @@ def test_the_same_run_gives_the_same_bytes_also_from_the_verdict_on_disk(finishe
 def test_a_hostile_study_name_and_reason_stay_words(tmp_path: Path) -> None:
     names = ["lender_a", "lender_b"]
     config = renamed(names)
-    config["study"]["name"] = "</title><script>alert(3)</script>"
-    reason = "</td><svg onload=alert(4)>"
-    made = filed(tmp_path, config, outcome(names), declined={names[0]: reason})
-    page = Page(write_report(*made))
+    hostile, reason = "</title><script>alert(3)</script>", "</td><svg onload=alert(4)>"
+    study, run, verdict = filed(tmp_path, config, outcome(names), declined={names[0]: reason})
+    object.__setattr__(study, "name", hostile)  # past the check that a study makes of its name
+    page = Page(write_report(study, run, {**verdict, "study": hostile}))
     assert "script" not in {tag for tag, _ in page.tags}
     assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
-    assert config["study"]["name"] in page.text
+    assert hostile in page.text
     assert reason in page.text
     assert "refused the offer under 2 of 2 seeds" in page.text
 

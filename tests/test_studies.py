@@ -27,8 +27,7 @@ def check_loans(verdict: Any) -> None:
     assert scores["auc_contested.lender_a"] >= 0.735
     assert scores["auc_contested.lender_b"] >= 0.705
     assert scores["auc_contested.stacked"] >= 0.76
-    shared = verdict["contracts"]["infer_sharing"]
-    assert shared["firms"]["lender_b"]["decision"] == "signs"
+    assert verdict["contracts"]["infer_sharing"]["firms"]["lender_b"]["gain"] > 0.04
     for contract in verdict["contracts"].values():
         for firm in contract["firms"].values():
             assert firm["payoff"] == pytest.approx(firm["predicted"], abs=0.02)
@@ -46,12 +45,13 @@ def test_switzerland_loses_and_va_long_beach_gains(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_all_five_folds_give_the_verdict_of_the_readme(tmp_path: Path) -> None:
+def test_ten_seeds_give_the_verdict_of_the_readme(tmp_path: Path) -> None:
     verdict = verdict_of(tmp_path)
     check_loans(verdict)
     for name in ("infer_sharing", "full_sharing"):
         contract = verdict["contracts"][name]
         assert contract["firms"]["lender_a"]["decision"] == "refuses"
+        assert contract["firms"]["lender_b"]["decision"] == "signs"
         assert contract["individually_rational"] is False
     assert verdict["contracts"]["train_sharing"]["irpo"] is True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,19 @@ def _firm(text: str, digest: str, name: str) -> Firm:
     return firm
 
 
+def _log_to(folder: Path) -> None:
+    """In a process of its own (Ray, Flower), log to the run's log as the driver does."""
+    logger = logging.getLogger("fedpact")
+    if not logger.handlers and folder.is_dir():
+        file = logging.FileHandler(folder / "run.log")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(file)
+        logger.setLevel(logging.INFO)
+
+
 def _firm_of(context: Context) -> Firm:
     """The firm of this node: named by its node config, or by its place among the firms."""
+    _log_to(Path(str(context.run_config[FOLDER])))
     text, digest = str(context.run_config[CONFIG]), str(context.run_config[DIGEST])
     names = sorted(_parsed(text, digest)["parties"])
     name = context.node_config.get(PARTY)
@@ -55,8 +67,9 @@ def _firm_of(context: Context) -> Firm:
 
 def _docket_of(context: Context) -> RunDocket:
     text, digest = str(context.run_config[CONFIG]), str(context.run_config[DIGEST])
-    study = study_of(_parsed(text, digest))
-    return RunDocket(study, RunFolder(Path(str(context.run_config[FOLDER]))))
+    study, folder = study_of(_parsed(text, digest)), Path(str(context.run_config[FOLDER]))
+    _log_to(folder)
+    return RunDocket(study, RunFolder(folder))
 
 
 client = client_app(_firm_of)
