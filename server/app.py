@@ -11,7 +11,8 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from server.intake import Limits
-from server.session import Case, Nature, Outcome, Step, hold_session
+from server.outcome import Case, Nature, Outcome, Step
+from server.session import hold_session
 from server.transport import Sent, Transport
 
 

@@ -34,6 +34,7 @@ from server.intake import Limits, UnacceptableError, accept
 log = logging.getLogger("fedpact")
 
 OPERATOR = "operator"
+NODE = "node_"  # and its number: a node that has not said its name
 
 
 @final
@@ -125,8 +126,9 @@ class Transport:
         while True:
             answers = self._enrol_once(seed, deadline)
             missing = [name for name in self.firms if name not in answers.usable]
-            heard = {**answers.usable, **answers.refused, **answers.faulty, **answers.silent}
-            # Only nodes that have not come yet are worth waiting for.
+            told = {**answers.usable, **answers.refused, **answers.faulty, **answers.silent}
+            heard = [name for name in told if name in self.firms or name.startswith(NODE)]
+            # Only nodes that have not come yet are worth waiting for; strangers do not count.
             if not missing or time.monotonic() >= deadline or len(heard) >= len(self.firms):
                 break
             time.sleep(0.2)
@@ -146,7 +148,7 @@ class Transport:
     def _enrol_once(self, seed: int, deadline: float) -> Answers:
         nodes = sorted(self._grid.get_node_ids())
         # Who is behind a node is not known yet: nodes are numbered until they say their name.
-        numbered = {f"node_{place:04}": node for place, node in enumerate(nodes)}
+        numbered = {f"{NODE}{place:04}": node for place, node in enumerate(nodes)}
         question = Enrol(seed)
         raw = self._deliver(numbered, dict.fromkeys(numbered, question), deadline)
         found = Answers(faulty=raw.faulty, silent=raw.silent, refused=raw.refused)

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 from parties.exchange import Array, FedpactError
-from server.session import Outcome, Summary
+from server.outcome import Outcome, Summary
 
 BASELINE = "no_sharing"
 METHOD = (

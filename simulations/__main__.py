@@ -62,14 +62,14 @@ def hold(config: DictConfig, folder_path: Path, overrides: list[str]) -> None:
     folder = RunFolder(folder_path)
     shown = config["progress"] == "auto"
     with folder.lock():
-        folder.start(config, resumed=bool(config["resume"]))
-        log = terminal.set_up_logging(folder.path, shown)
-        log.info("study %s in %s (%s)", study.name, folder.path, plan[0])
         origin = provenance(study, type(engine).__name__, overrides)
-        if config["resume"] and (folder.path / "provenance.json").exists():
+        if config["resume"]:
             first = folder.read_json("provenance.json")
             origin = {**first, "resumed": [*first.get("resumed", []), origin]}
+        folder.start(config, resumed=bool(config["resume"]))
         folder.write_json("provenance.json", origin)
+        log = terminal.set_up_logging(folder.path, shown)
+        log.info("study %s in %s (%s)", study.name, folder.path, plan[0])
         started = time.process_time()
         sessions = len(list(study.cases()))
         try:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from parties.exchange import FedpactError
-from server.session import Outcome
+from server.outcome import Outcome
 from server.verdict import BASELINE, judge, mean_payoff, method
 from simulations.results import RunFolder, write_whole
 from simulations.study import Study

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any, final
 
 from server.intake import Limits
-from server.session import Case, Nature, Outcome, Step
+from server.outcome import Case, Nature, Outcome, Step
 from server.transport import Sent
 from simulations.results import RunFolder, write_whole
 from simulations.study import Study

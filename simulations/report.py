@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from parties.exchange import Array
-from server.session import Outcome
+from server.outcome import Outcome
 from server.transport import OPERATOR
 from server.verdict import BASELINE
 from simulations.conclude import outcomes_of

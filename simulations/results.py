@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from parties.exchange import Array, FedpactError
-from server.session import Outcome, Summary
+from server.outcome import Outcome, Summary
 
 log = logging.getLogger("fedpact")
 

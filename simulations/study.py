@@ -14,8 +14,8 @@ from parties.firm import Firm, Memory
 from server.contracts import Contract
 from server.intake import Limits
 from server.market import Market
+from server.outcome import Case
 from server.play import Play
-from server.session import Case
 from server.strategies import Strategy
 from server.verdict import BASELINE
 from simulations.build import build

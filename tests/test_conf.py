@@ -158,7 +158,7 @@ def _client() -> object:
         3,
         "simulations.results.pd.read_pickle",
         "simulations.results.write_whole",
-        "server.session.Path",
+        "simulations.results.Path",
     ],
 )
 def test_a_configuration_cannot_run_other_code(target: object) -> None:

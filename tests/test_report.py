@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.session import Outcome
+from server.outcome import Outcome
 from simulations.conclude import conclude
 from simulations.engines import apps
 from simulations.engines.grid import InlineGrid

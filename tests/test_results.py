@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from parties.exchange import FedpactError, Weights
-from server.session import Outcome
+from server.outcome import Outcome
 from simulations.conclude import conclude
 from simulations.engines import apps
 from simulations.engines.grid import InlineGrid

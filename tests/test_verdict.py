@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from parties.exchange import FedpactError
-from server.session import Outcome, Summary
+from server.outcome import Outcome, Summary
 from server.verdict import judge, method, paired_interval, summary_interval
 from tests.test_game import correlation_table, loan_payoff
 
