@@ -151,8 +151,8 @@ def _application(config: DictConfig) -> None:
             config = _resumed(overrides, Path(str(config["resume"])))
         hold(config, Path(settings.runtime.output_dir), overrides)
     except FedpactError as fault:
-        made = Path(settings.runtime.output_dir)
-        if made.is_dir() and not any(made.iterdir()):
+        made = Path(settings.runtime.output_dir).resolve()
+        if made.is_dir() and made != Path.cwd() and not any(made.iterdir()):
             made.rmdir()  # Hydra made it before anything was checked
         sys.exit(_complain(str(fault)))  # before Hydra adds a line of its own
 

@@ -40,7 +40,6 @@ SMALL_HEART = (
 
 def config_of(*overrides: str) -> DictConfig:
     """The configuration that these overrides compose."""
-    OmegaConf.register_new_resolver("fedpact_run_dir", lambda *a: ".", replace=True)
     with hydra.initialize_config_module("conf", version_base="1.3"):
         return hydra.compose("config", list(overrides))
 

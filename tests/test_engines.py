@@ -139,8 +139,10 @@ def ray_pool() -> Any:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize(("study", "overrides"), [("loans", SMALL_LOANS), ("heart", SMALL_HEART)])
+@pytest.mark.parametrize(
+    ("study", "overrides", "workers"),
+    [("loans", SMALL_LOANS, 1), ("loans", SMALL_LOANS, 2), ("heart", SMALL_HEART, 2)],
+)
 def test_ray_gives_the_same_bytes_as_inline(
     study: str,
     overrides: tuple[str, ...],
@@ -170,6 +172,7 @@ def test_models_large_enough_for_the_object_store_arrive_whole(
     assert sessions(here) == sessions(there)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.timeout(240)
 def test_a_run_joins_a_cluster_that_is_already_there_and_leaves_it_running(

@@ -196,6 +196,7 @@ def test_tab_completion_knows_the_choices(tmp_path: Path) -> None:
         ("format=xml", "legal are text, json"),
         ("dry_run=perhaps", "legal are true and false"),
         ("resume=nowhere", "there is no nowhere/config.yaml"),
+        ("dry_run=true market.C1=-1", "market.C1 is -1"),
         ("engine=ray engine.num_gpus=64 dry_run=true", "this machine has"),
     ],
 )
@@ -207,6 +208,7 @@ def test_a_mistake_is_explained_in_one_line_and_leaves_nothing(
     assert advice in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+    assert tmp_path.is_dir()
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
