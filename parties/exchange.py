@@ -3,8 +3,8 @@
 What is not a type of this module cannot cross. The operator sends a *request*
 (:class:`Enrol`, :class:`Offer`, :class:`Query`, :class:`Play`, :class:`Measure`), a firm sends an
 *answer* (:class:`Declaration`, :class:`Trained`, :class:`Predictions`, :class:`Actions`,
-:class:`Scores`, :class:`Refusal` or :class:`Fault`). There is deliberately no type for features,
-labels, or anything of a single case of a firm's own.
+:class:`Scores`, :class:`Refusal` or :class:`Fault`). There is deliberately no type for features
+or labels; of a firm's own held-out cases only means and a variance can be told.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Memory:
     """What a firm keeps between messages. Losing it costs time, never a different answer.
 
     Args:
-        models: name -> arrays; the firm's own model of the current seed, and what rivals showed it.
+        models: name -> arrays; the firm's own model of the current seed.
         notes: name -> text; the terms it accepted.
     """
 
