@@ -6,13 +6,12 @@ private signals firm 1's map is constant along axis 1 and firm 2's along axis 0.
 
 from __future__ import annotations
 
-from itertools import product
-
 import numpy as np
 
 from parties.exchange import Array
+from server.game import selection
 
-TIES = 1e-12
+TIES = selection.TIES
 
 
 def payoffs(table: Array, maps: tuple[Array, Array], payoff: Array, gamma: float) -> Array:
@@ -43,7 +42,18 @@ def solve(
         gamma: share each firm keeps when both act alike, in [0, 1].
         shared: both signals are common knowledge, else each firm sees its own only.
     """
-    return _solve_shared(table, payoff, gamma) if shared else _solve_private(table, payoff, gamma)
+    e0, e1 = np.einsum("txy,at->axy", table, payoff)[..., None]
+    tol = TIES * float(np.abs(payoff).max())
+    if shared:
+        one, two, u1, _ = selection.shared(e0, e1, np.array([gamma]), tol)
+        first, second = np.array(one)[..., 0], np.array(two)[..., 0]
+        # A profile's potential is what it pays firm 1 and what firm 2's actions are worth alone.
+        potential = u1 + np.where(second, e1[..., 0], e0[..., 0]).sum()
+    else:
+        mass = table.sum(0)[..., None]
+        f, g, potential, _ = selection.select_private(e0, e1, np.array([gamma]), tol, mass)
+        first, second = np.broadcast_arrays(np.array(f), np.array(g).T)
+    return (first.astype(np.int64), second.astype(np.int64)), float(potential[0])
 
 
 def myopic(table: Array, payoff: Array, shared: bool) -> tuple[Array, Array]:
@@ -55,61 +65,3 @@ def myopic(table: Array, payoff: Array, shared: bool) -> tuple[Array, Array]:
     one = (gain.sum(1) > TIES).astype(np.int64)
     two = (gain.sum(0) > TIES).astype(np.int64)
     return np.repeat(one[:, None], len(two), 1), np.repeat(two[None, :], len(one), 0)
-
-
-def _profile_values(mass: Array, payoff: Array, gamma: float) -> tuple[Array, Array, Array, Array]:
-    """u1, u2, potential and expected plays of action 1, from mass (class, a1, a2, ...)."""
-    share = np.array([[gamma, 1.0], [1.0, gamma]])
-    u1, u2, potential, plays = (np.zeros(mass.shape[3:]) for _ in range(4))
-    for one, two in product((0, 1), repeat=2):
-        e1 = sum(mass[t, one, two] * payoff[one, t] for t in (0, 1))
-        e2 = sum(mass[t, one, two] * payoff[two, t] for t in (0, 1))
-        u1 = u1 + share[one, two] * e1
-        u2 = u2 + share[one, two] * e2
-        potential = potential + ((1 + gamma) * e1 if one == two else e1 + e2)
-        plays = plays + (one + two) * mass[:, one, two].sum(0)
-    return u1, u2, potential, plays
-
-
-def _select(equilibria: Array, orders: tuple[Array, ...]) -> int:
-    """Index of the equilibrium that is largest in each order in turn, up to ties."""
-    left = np.flatnonzero(equilibria)
-    for values in orders:
-        kept = values.ravel()[left]
-        left = left[kept >= kept.max() - TIES]
-    return int(left[0])
-
-
-def _solve_private(table: Array, payoff: Array, gamma: float) -> tuple[tuple[Array, Array], float]:
-    k1, k2 = table.shape[1:]
-    first = np.array(list(product((0, 1), repeat=k1)))
-    second = np.array(list(product((0, 1), repeat=k2)))
-    # mass[t, a1, a2, f1, f2]: probability that the class is t and the strategies act (a1, a2).
-    mass = np.array(
-        [
-            [[(first == a) @ table[t] @ (second == b).T for b in (0, 1)] for a in (0, 1)]
-            for t in (0, 1)
-        ]
-    )
-    u1, u2, potential, plays = _profile_values(mass, payoff, gamma)
-    stable = (u1 >= u1.max(0, keepdims=True) - TIES) & (u2 >= u2.max(1, keepdims=True) - TIES)
-    best = _select(stable, (potential, u1, -plays, u2))
-    one, two = np.unravel_index(best, stable.shape)
-    maps = (np.repeat(first[one][:, None], k2, 1), np.repeat(second[two][None, :], k1, 0))
-    return maps, float(potential.ravel()[best])
-
-
-def _solve_shared(table: Array, payoff: Array, gamma: float) -> tuple[tuple[Array, Array], float]:
-    k1, k2 = table.shape[1:]
-    one, two = np.zeros((k1, k2), np.int64), np.zeros((k1, k2), np.int64)
-    total = 0.0
-    for x, y in product(range(k1), range(k2)):
-        mass = np.zeros((2, 2, 2, 2, 2))
-        for a, b in product((0, 1), repeat=2):
-            mass[:, a, b, a, b] = table[:, x, y]
-        u1, u2, potential, plays = _profile_values(mass, payoff, gamma)
-        stable = (u1 >= u1.max(0, keepdims=True) - TIES) & (u2 >= u2.max(1, keepdims=True) - TIES)
-        best = _select(stable, (potential, u1, -plays, u2))
-        one[x, y], two[x, y] = np.unravel_index(best, (2, 2))
-        total += float(potential.ravel()[best])
-    return (one, two), total
