@@ -1,0 +1,192 @@
+"""Honesty: what a firm gains by misreporting what a contract makes it share, and what stops it.
+
+A contract's equilibrium takes reports at their word. Here one firm lies: it may hand over another
+model (its rival then believes another z_i, or another coupling) and report another prediction,
+while the rival goes on as in the selected equilibrium. The liar sees the truth, knows how its rival
+will act on the lie, and acts best on that. Derived for this project; not in arXiv 2403.17515.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import final
+
+from server.game.dominance import Solved
+from server.game.worlds import Cell
+
+Model = tuple[Hashable, Hashable] | None
+"""What is handed over instead of the own model: (z_i, pair) to be believed; None is the truth."""
+
+
+@final
+@dataclass(frozen=True)
+class Misreport:
+    """A firm's best lie under one contract.
+
+    Args:
+        gain: what it adds to the liar's ex-ante utility, if nobody ever checks.
+        audit: probability of an audit times the penalty of a client served on a false report, from
+            which on no lie pays. With audits of one client in ten, the penalty is ten times this.
+    """
+
+    gain: Fraction
+    audit: Fraction
+
+
+def misreport(solved: Solved, contract: str, firm: int) -> Misreport:
+    """The best lie of a firm (0 or 1) under a contract, and the penalty that removes it."""
+    liar = Liar(solved, contract, firm)
+    return Misreport(liar.best(Fraction(0)), liar.audit)
+
+
+@final
+@dataclass(frozen=True)
+class Liar:
+    """One firm that considers lying under one contract.
+
+    It hands over its model once, knowing its z_i; it reports a prediction for a client knowing all
+    training observations that it sees and its own prediction; it acts knowing all that it sees.
+    Models that would show the rival something impossible are not handed over: they would be found
+    out at once.
+    """
+
+    solved: Solved
+    contract: str
+    firm: int
+
+    def best(self, penalty: Fraction) -> Fraction:
+        """Largest ex-ante gain of any lie, if a client served on one costs `penalty`."""
+        total = Fraction(0)
+        for z, cells in self._by_history.items():
+            honest = self._value(cells, None, None)
+            worth = [self._value(cells, model, penalty) for model in self._models(z, cells)]
+            total += max(worth) - honest
+        return total
+
+    @cached_property
+    def audit(self) -> Fraction:
+        """The least expected penalty at which no lie pays.
+
+        A false model is in use for every client, so it must cost its gain given z_i; a false
+        prediction must cost its gain given what the liar knew when it reported it.
+        """
+        needed = Fraction(0)
+        for z, cells in self._by_history.items():
+            honest = self._value(cells, None, None)
+            for model in self._models(z, cells):
+                if model is not None:
+                    gain = self._value(cells, model, Fraction(0)) - honest
+                    needed = max(needed, gain / self._probability(cells))
+            for group in _grouped(cells, self._before):
+                gain = self._value(group, None, Fraction(0)) - self._value(group, None, None)
+                needed = max(needed, gain / self._probability(group))
+        return needed
+
+    @property
+    def _names(self) -> tuple[str, str]:
+        return (("z1", "s1"), ("z2", "s2"))[self.firm]
+
+    @cached_property
+    def _shared(self) -> tuple[bool, bool]:
+        """Whether the rival sees the liar's model, and its prediction."""
+        seen = self.solved.games[self.contract].sight.sees(1 - self.firm)
+        return self._names[0] in seen, self._names[1] in seen
+
+    @cached_property
+    def _acts(self) -> dict[Hashable, int]:
+        """The rival's action an information set, in the selected equilibrium."""
+        game = self.solved.games[self.contract]
+        return {
+            seen: profile.acts[number]
+            for component, profile in zip(game.components, game.selected, strict=True)
+            for number, seen in enumerate(component.infos)
+            if component.firm(number) != self.firm
+        }
+
+    @cached_property
+    def _by_history(self) -> dict[Hashable, list[Cell]]:
+        found: dict[Hashable, list[Cell]] = {}
+        for cell in self.solved.setting.cells:
+            found.setdefault(getattr(cell, self._names[0]), []).append(cell)
+        return found
+
+    @cached_property
+    def _signals(self) -> list[int]:
+        return sorted({getattr(cell, self._names[1]) for cell in self.solved.setting.cells})
+
+    def _models(self, z: Hashable, cells: list[Cell]) -> list[Model]:
+        """The truth, and every false model that cannot be told from a true one at once."""
+        models: list[Model] = [None]
+        if not self._shared[0]:
+            return models
+        believed = {
+            (getattr(cell, self._names[0]), cell.pair) for cell in self.solved.setting.cells
+        }
+        for model in sorted(believed, key=repr):
+            if all(self._rival_acts(cell, model, self._signal(cell)) is not None for cell in cells):
+                models.append(model)
+        return models
+
+    def _signal(self, cell: Cell) -> int:
+        signal: int = getattr(cell, self._names[1])
+        return signal
+
+    def _rival_acts(self, cell: Cell, model: Model, report: int) -> int | None:
+        """The rival's action on what it is told; None if it could not happen without a lie."""
+        told = {name: getattr(cell, name) for name in ("z1", "z2", "pair", "s1", "s2")}
+        if model is not None:
+            told[self._names[0]], told["pair"] = model
+        told[self._names[1]] = report
+        sees = self.solved.games[self.contract].sight.sees(1 - self.firm)
+        return self._acts.get(tuple((name, told[name]) for name in sees))
+
+    def _before(self, cell: Cell) -> Hashable:
+        """What the liar knows when it reports a prediction."""
+        sees = self.solved.games[self.contract].sight.sees(self.firm)
+        known = [name for name in sees if name in ("z1", "z2", "pair")]
+        return tuple(getattr(cell, name) for name in (*known, self._names[1]))
+
+    def _value(self, cells: list[Cell], model: Model, penalty: Fraction | None) -> Fraction:
+        """The liar's part of the ex-ante utility; without `penalty` its predictions are true."""
+        total = Fraction(0)
+        for group in _grouped(cells, self._before):
+            true = self._signal(group[0])
+            cost = (penalty or Fraction(0)) * self._probability(group)
+            worth = []
+            for report in self._signals if penalty is not None and self._shared[1] else [true]:
+                value = self._reported(group, model, report)
+                if value is not None:
+                    worth.append(value - (cost if model is not None or report != true else 0))
+            total += max(worth)
+        return total
+
+    def _reported(self, cells: list[Cell], model: Model, report: int) -> Fraction | None:
+        """Best utility after a report, one action an information set of the liar."""
+        ratio = self.solved.setting.gamma
+        sight = self.solved.games[self.contract].sight
+        total = Fraction(0)
+        for group in _grouped(cells, lambda cell: sight.saw(self.firm, cell)):
+            earned = [Fraction(0), Fraction(0)]
+            for cell in group:
+                rival = self._rival_acts(cell, model, report)
+                if rival is None:
+                    return None
+                for action in (0, 1):
+                    share = ratio if action == rival else 1
+                    earned[action] += share * cell.values[action]
+            total += max(earned)
+        return total / (self.solved.setting.masses * self.solved.setting.stakes)
+
+    def _probability(self, cells: list[Cell]) -> Fraction:
+        return Fraction(sum(cell.mass for cell in cells), self.solved.setting.masses)
+
+
+def _grouped(cells: list[Cell], key: object) -> list[list[Cell]]:
+    assert callable(key)
+    groups: dict[Hashable, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(key(cell), []).append(cell)
+    return list(groups.values())

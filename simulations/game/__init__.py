@@ -1,0 +1,1 @@
+"""`python -m simulations.game`: the exact contract engine on the command line."""
