@@ -9,7 +9,8 @@ from typing import final
 import numpy as np
 
 from parties.exchange import Array, FedpactError
-from server.game.solve import myopic, solve
+from server.game.fast import play_tables
+from server.game.solve import myopic, payoffs, solve
 from server.game.table import CouplingPrior
 from server.market import Contest
 
@@ -54,11 +55,26 @@ class Play(ABC):
         shared: each firm sees both signals, else its own only.
         """
 
+    def payoffs(self, belief: Array, true: Array, market: Contest, shared: bool) -> Array:
+        """Both firms' payoffs (2, n) where they believe in tables `belief` and are paid on `true`.
+
+        Both are (n, 2, k1, k2).
+        """
+        played = (self.maps(table, market, shared) for table in belief)
+        paid = (
+            payoffs(table, maps, market.payoff, market.gamma)
+            for table, maps in zip(true, played, strict=True)
+        )
+        return np.stack(list(paid), axis=1)
+
 
 @final
 @dataclass(frozen=True)
 class Equilibrium(Play):
     """The selected Bayes-Nash equilibrium (pure, largest potential)."""
+
+    def payoffs(self, belief: Array, true: Array, market: Contest, shared: bool) -> Array:
+        return play_tables(belief, true, market.payoff, market.gamma, shared)[0]
 
     def maps(self, table: Array, market: Contest, shared: bool) -> tuple[Array, Array]:
         return solve(table, market.payoff, market.gamma, shared)[0]

@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 
 from parties.exchange import FedpactError
+from server.estimate import estimate, posterior
+from server.market import Contest
 from server.outcome import Outcome
-from server.verdict import BASELINE, judge, mean_payoff, method
+from server.verdict import BASELINE, ContractVerdict, judge, mean_payoff, method
+from simulations.measured import Measured, game_rows, measure
 from simulations.results import RunFolder, write_whole
 from simulations.study import Study
 
@@ -48,6 +51,10 @@ def conclude(study: Study, folder: RunFolder) -> dict[str, Any]:
     outcomes, hashes = outcomes_of(study, folder)
     verdicts = judge(outcomes, study.names)
     _write_payoffs(outcomes, study.names, folder)
+    measured = measure(study, outcomes)
+    if measured is not None:
+        folder.write_json("game.json", game_rows(study, measured))
+    posteriors = _posteriors(study, measured)
     verdict = {
         "study": study.name,
         "firms": list(study.names),
@@ -72,6 +79,8 @@ def conclude(study: Study, folder: RunFolder) -> dict[str, Any]:
                 "individually_rational": contract.individually_rational,
                 "pareto_optimal": contract.pareto_optimal,
                 "irpo": contract.irpo,
+                "posterior": posteriors.get(name),
+                "transfer": _transfer(study, contract),
                 "declined": dict(sorted(contract.declined.items())),
                 "excluded": dict(sorted(contract.excluded.items())),
                 "operator_sees": list(
@@ -87,6 +96,43 @@ def conclude(study: Study, folder: RunFolder) -> dict[str, Any]:
     }
     folder.write_json("verdict.json", verdict)
     return verdict
+
+
+def _posteriors(study: Study, measured: Measured | None) -> dict[str, dict[str, Any]]:
+    """Contract -> what the posterior of the joint table says of it, where clients are contested."""
+    if measured is None:
+        return {}
+    assert isinstance(study.market, Contest)
+    tables = posterior(measured.table * measured.clients, np.random.default_rng(0))
+    found = estimate(tables, study.contracts, study.play, study.market)
+    return {
+        name: {
+            "clients": measured.clients,
+            "individually_rational": e.individually_rational,
+            "irpo": e.irpo,
+            "signs": dict(zip(study.names, e.signs.tolist(), strict=True)),
+        }
+        for name, e in found.items()
+    }
+
+
+def _transfer(study: Study, contract: ContractVerdict) -> dict[str, Any] | None:
+    """Side payments a client from the second firm to the first that would content both.
+
+    By the measured mean gains: from minus the first one's gain to the second one's.
+    """
+    if not study.market.contested:
+        return None
+    first, second = study.names
+    low, high = 0.0 - contract.firms[first].gain, contract.firms[second].gain
+    exists = low <= high
+    return {
+        "payer": second,
+        "payee": first,
+        "exists": exists,
+        "interval": [low, high] if exists else None,
+        "nash": (low + high) / 2 if exists else None,
+    }
 
 
 def _mean_scores(outcomes: list[Outcome]) -> dict[str, dict[str, float]]:

@@ -72,6 +72,10 @@ def _content(study: Study, folder: RunFolder, verdict: Mapping[str, Any]) -> dic
         "sees": dict.fromkeys(w for c in contracts.values() for w in c["operator_sees"]),
         "scores": sorted({name for scores in verdict["scores"].values() for name in scores}),
         "left_out": _left_out(outcomes),
+        "money": _money(contracts),
+        "clients": next(
+            (c["posterior"]["clients"] for c in contracts.values() if c["posterior"]), 0
+        ),
         "payoffs": _payoff_panels(contracts, firms),
         "curves": _curve_panels(_table(folder, "rounds.csv"), firms),
         "predicted": _predicted_panels(_table(folder, "payoffs.csv"), firms),
@@ -107,6 +111,26 @@ def _count(value: float | None) -> str:
 
 def _short(name: str, most: int = 22) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def _money(contracts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Side payments and posterior probabilities of each contract but the baseline."""
+    found = {}
+    for name, contract in contracts.items():
+        transfer, posterior = contract["transfer"], contract["posterior"]
+        if name == BASELINE or transfer is None or posterior is None:
+            continue
+        low, high = transfer["interval"] or (0.0, 0.0)
+        found[name] = {
+            "transfer": transfer,
+            "payer": transfer["payer"],
+            "payee": transfer["payee"],
+            "ends": (low, high),
+            "nash": transfer["nash"],
+            "rational": posterior["individually_rational"],
+            "irpo": posterior["irpo"],
+        }
+    return found
 
 
 def _left_out(outcomes: Iterable[Outcome]) -> Mapping[tuple[str, str, str, str], int]:

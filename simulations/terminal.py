@@ -169,13 +169,15 @@ def print_verdict(verdict: Mapping[str, Any], folder: RunFolder, seconds: float)
     console.print(
         f"Payoffs in {verdict['unit']}. Gains over no_sharing, paired over clients and seeds."
     )
-    for line in score_lines(verdict):
-        console.print(line)
+    for line in [*payment_lines(verdict), *score_lines(verdict)]:
+        console.print(line, soft_wrap=True)
     console.print(f"CPU      {seconds:.1f} s in this process")
     console.print(f"Models   sha256 {verdict['models_sha256']}")
     console.print(f"Report   {folder.path / 'report.html'}", soft_wrap=True)
     game = "infer_sharing" in verdict["contracts"]
     change = "market.C1=5" if game else "experiment=heart training.weight_decay=0.01"
+    if game:
+        console.print(f"Why      python -m simulations.game explain {folder.path}", soft_wrap=True)
     console.print(f"Next     fedpact {change}      (every key: fedpact --cfg job)")
 
 
@@ -216,6 +218,25 @@ def _contract_table(verdict: Mapping[str, Any]) -> Table:
         keys = ("individually_rational", "pareto_optimal", "irpo")
         table.add_row(name, *(MARK[contract[key]] for key in keys))
     return table
+
+
+def payment_lines(verdict: Mapping[str, Any]) -> list[str]:
+    """The side payments that would make a contract rational that is not surely so."""
+    lines: dict[str, list[str]] = {}
+    for name, contract in verdict["contracts"].items():
+        transfer = contract["transfer"]
+        if contract["individually_rational"] or transfer is None:
+            continue
+        if not transfer["exists"]:
+            lines.setdefault("No side payment makes it rational for both", []).append(name)
+            continue
+        low, high = transfer["interval"]
+        payer, payee = transfer["payer"], transfer["payee"]
+        if low < 0:
+            payer, payee, low, high = payee, payer, -high, -low
+        text = f"{payer} paying {payee} {low:.4f} to {high:.4f} a client would content both"
+        lines.setdefault(text, []).append(name)
+    return [f"{' and '.join(names)}: {text}." for text, names in lines.items()]
 
 
 def score_lines(verdict: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from server.outcome import Outcome
 from simulations.conclude import conclude
 from simulations.engines import apps
 from simulations.engines.grid import InlineGrid
-from simulations.report import write_report
+from simulations.report import number, write_report
 from simulations.results import RunFolder
 from simulations.study import Study, study_of
 from tests.checks import (
@@ -178,6 +178,22 @@ def test_every_section_of_a_contest_is_there(loans: Any) -> None:
     assert "learning_rate: 0.1" in page.text
     for words in verdict["contracts"]["full_sharing"]["operator_sees"]:
         assert words in page.text
+
+
+def test_the_money_that_would_mend_a_contract_is_shown(loans: Any) -> None:
+    study, run, verdict = loans
+    page = Page(write_report(study, run, verdict))
+    assert page.named("table")[1]["id"] == "money"
+    for name in ("train_sharing", "infer_sharing", "full_sharing"):
+        contract = verdict["contracts"][name]
+        assert name in page.tables[1]
+        transfer, gains = contract["transfer"], [v["gain"] for v in contract["firms"].values()]
+        assert transfer["exists"] == (-gains[0] <= gains[1])
+        assert 0 <= contract["posterior"]["irpo"] <= contract["posterior"]["individually_rational"]
+        if transfer["exists"]:
+            assert number(transfer["nash"]) in page.tables[1]
+            low, high = transfer["interval"]
+            assert (low, high) == pytest.approx((-gains[0], gains[1]))
 
 
 def test_firms_that_contest_nothing_have_no_joint_table_and_no_prediction(heart: Any) -> None:

@@ -25,11 +25,11 @@ def joint_table(labels: Array, signal1: Array, signal2: Array, k1: int, k2: int)
 
 
 def independent(table: Array) -> Array:
-    """The table with the same P(t, s1) and P(t, s2) whose signals are independent given t."""
-    first, second = table.sum(2), table.sum(1)
-    prior = table.sum((1, 2))[:, None, None]
+    """Tables (..., 2, k1, k2) with the same P(t, s1), P(t, s2), and signals independent given t."""
+    first, second = table.sum(-1), table.sum(-2)
+    prior = table.sum((-2, -1))[..., None, None]
     with np.errstate(invalid="ignore", divide="ignore"):
-        coupled = first[:, :, None] * second[:, None, :] / prior
+        coupled = first[..., :, None] * second[..., None, :] / prior
     return np.where(prior > 0, coupled, 0.0)
 
 
@@ -42,10 +42,10 @@ def strongest(table: Array) -> Array:
     >>> strongest(t)[1].round(12).tolist()
     [[0.2, 0.0], [0.1, 0.7]]
     """
-    first, second = np.cumsum(table.sum(2), axis=1), np.cumsum(table.sum(1), axis=1)
-    corners = np.minimum(first[:, :, None], second[:, None, :])
-    padded = np.pad(corners, ((0, 0), (1, 0), (1, 0)))
-    coupled: Array = np.diff(np.diff(padded, axis=1), axis=2)
+    first, second = np.cumsum(table.sum(-1), axis=-1), np.cumsum(table.sum(-2), axis=-1)
+    corners = np.minimum(first[..., :, None], second[..., None, :])
+    padded = np.pad(corners, [(0, 0)] * (table.ndim - 2) + [(1, 0), (1, 0)])
+    coupled: Array = np.diff(np.diff(padded, axis=-2), axis=-1)
     return np.clip(coupled, 0.0, None)
 
 
@@ -72,5 +72,5 @@ class CouplingPrior:
             )
 
     def mean(self, table: Array) -> Array:
-        """The prior's mean table, given the margins of the measured `table`."""
+        """The prior's mean tables, given the margins of measured ones, (..., 2, k1, k2)."""
         return self.independent * independent(table) + self.strongest * strongest(table)
