@@ -31,8 +31,9 @@ check: $(READY)  ## What CI runs: format, lint, types, import walls, tests
 	$(BIN)/lint-imports
 	$(BIN)/pytest -m "not long"
 
-bench: $(READY)  ## Rounds a second of each engine, as ratios
+bench: $(READY)  ## Rounds and games a second, as ratios
 	$(BIN)/python -m simulations.bench rounds
+	$(BIN)/python -m simulations.bench game
 
 clean:  ## Remove the environment and caches (not your runs)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

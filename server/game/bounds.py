@@ -41,7 +41,7 @@ def between(name: str, values: Array, low: float, high: float = np.inf) -> None:
 
 def prior(name: str, weight: Array, worlds: int) -> None:
     """Refuse a prior that does not give each world a weight >= 0, with sum 1."""
-    if weight.shape[1] not in (1, worlds) or (weight.shape[1] == 1 and worlds > 1):
+    if weight.shape[1] != worlds:
         raise FedpactError(
             f"{name} has {weight.shape[1]} worlds, the tables have {worlds}; legal is one weight "
             f"a world. Give {name} the shape ({worlds},) or (n, {worlds})."

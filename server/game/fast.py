@@ -23,7 +23,7 @@ from server.game.selection import TIES, select_private, shared, total
 
 CONTRACTS = ("no_sharing", "train_sharing", "infer_sharing", "full_sharing")
 CHUNK = 3 << 16  # numbers at a time: enough to hide a call's cost, few enough for the cache
-TORCH_CHUNK = 1 << 15  # points at a time on the cpu; an accelerator takes 2^20
+TORCH_CHUNK = 1 << 14  # points at a time on the cpu; an accelerator takes 2^20
 
 
 @final
@@ -160,10 +160,8 @@ def play_tables(
     belief, true = bounds.tables(belief, "belief", 4), bounds.tables(true, "true", 4)
     share, entries = bounds.numbers(gamma, "gamma", 1), bounds.payoff(payoff)
     bounds.between("gamma", share, 0.0, 1.0)
-    tol, n = (
-        TIES * np.abs(entries).max(),
-        bounds.length({"belief": belief, "true": true, "gamma": share}),
-    )
+    n = bounds.length({"belief": belief, "true": true, "gamma": share})
+    tol = TIES * np.abs(entries).max()
     payoffs, trade = np.empty((2, n)), np.empty(n)
     for part in _parts(n, _chunk(1, *belief.shape[2:])):
         (b0, b1, bm), (t0, t1, tm) = (_cells(_cut(v, part), entries) for v in (belief, true))

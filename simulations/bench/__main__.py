@@ -1,90 +1,40 @@
-"""`python -m simulations.bench rounds`: no-op rounds a second of each engine, as ratios."""
+"""`python -m simulations.bench rounds` and `game`: what engines and games cost, as ratios."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import sys
-import tempfile
-from pathlib import Path
-
-from flwr.serverapp import Grid
 
 from parties.exchange import FedpactError
 
 
-def rounds(firms: int, repeats: int) -> dict[str, list[float]]:
-    """No-op rounds a second, by engine, one figure a repeat; engines take turns."""
-    from simulations.bench import noop
-    from simulations.engines.grid import InlineGrid, contexts_of
-    from simulations.engines.ray_actors import RayActors
-    from simulations.engines.ray_grid import RayGrid
-
-    names = [f"firm_{i}" for i in range(firms)]
-    found: dict[str, list[float]] = {"inline": [], "ray": [], "flower": []}
-    engine = RayActors(workers=min(firms, 2), num_cpus=0.5)
-    try:
-        for _ in range(repeats):
-            contexts = contexts_of(names, "party", {})
-            found["inline"].append(_rate(InlineGrid(noop.client, contexts), 300))
-            actors = engine.start(min(firms, 2))
-            grid = RayGrid(actors, "simulations.bench.noop:client", contexts)
-            found["ray"].append(_rate(grid, 300))
-            # Ray's idle processes would slow the next engine down.
-            engine.close()
-            found["flower"].append(_flower_rate(firms, 20))
-    finally:
-        engine.close()
-    return found
-
-
-def _rate(grid: Grid, count: int) -> float:
-    from simulations.bench.noop import one_round
-
-    one_round(grid)
-    return count / sum(one_round(grid) for _ in range(count))
-
-
-def _flower_rate(firms: int, count: int) -> float:
-    from simulations.engines.flower_run import flower_run
-
-    with tempfile.TemporaryDirectory(prefix="fedpact-bench-") as folder:
-        result = Path(folder) / "seconds.json"
-        flower_run(
-            serverapp="simulations.bench.noop:server",
-            clientapp="simulations.bench.noop:client",
-            run_config={"firms": firms, "rounds": count, "result": str(result)},
-            supernodes=firms,
-            client_cpus=1,
-            client_gpus=0.0,
-            timeout_s=300.0,
-            home=Path(folder) / "home",
-        )
-        return count / float(sum(json.loads(result.read_text())))
-
-
 def main() -> None:
-    """Print a line an engine: median rounds/s, range, and ratio to Flower's own simulation."""
+    """Measure engines (`rounds`) or the contract game (`game`) and print a line for each."""
     parser = argparse.ArgumentParser(prog="python -m simulations.bench", description=__doc__)
-    parser.add_argument("what", choices=["rounds"])
-    parser.add_argument("--firms", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
+    whats = parser.add_subparsers(dest="what", required=True)
+    rounds = whats.add_parser("rounds", help="no-op rounds a second of each engine")
+    rounds.add_argument("--firms", type=int, default=2)
+    game = whats.add_parser("game", help="points, games and episodes a second of each solver")
+    game.add_argument("--points", type=int, default=200_000, help="random markets to solve")
+    game.add_argument("--no-compile", action="store_true", help="leave out torch.compile (minutes)")
+    for command, repeats in ((rounds, 3), (game, 5)):
+        command.add_argument("--repeats", type=int, default=repeats)
     chosen = parser.parse_args()
-    if chosen.firms < 1 or chosen.repeats < 1:
+    if chosen.repeats < 1 or getattr(chosen, "firms", 1) < 1:
         parser.error("--firms and --repeats are whole numbers >= 1")
+    if chosen.what == "game" and chosen.points < 100:
+        parser.error("--points is a whole number >= 100")
     try:
-        found = rounds(chosen.firms, chosen.repeats)
+        if chosen.what == "rounds":
+            from simulations.bench.rounds import report
+
+            report(chosen.firms, chosen.repeats)
+        else:
+            from simulations.bench.game import report as report_game
+
+            report_game(chosen.points, chosen.repeats, compiled=not chosen.no_compile)
     except FedpactError as fault:
         sys.exit(f"bench: {fault}")
-    print(f"No-op rounds a second, {chosen.firms} firms, {chosen.repeats} alternated repeats")
-    for engine, rates in found.items():
-        ratios = [ours / theirs for ours, theirs in zip(rates, found["flower"], strict=True)]
-        print(
-            f"{engine:8} {statistics.median(rates):9.1f} /s"
-            f"  [{min(rates):.1f} to {max(rates):.1f}]"
-            f"  {statistics.median(ratios):7.1f} x Flower's simulation"
-        )
 
 
 if __name__ == "__main__":
