@@ -144,16 +144,32 @@ class Terms:
 @final
 @dataclass(frozen=True)
 class Weights:
-    """A trained model: tensor name -> array, with the number of examples it was trained on."""
+    """A trained model.
+
+    Args:
+        arrays: tensor name -> array.
+        examples: how many it was trained on.
+        precision: tensor name -> diagonal of the Fisher information of one example at these
+            weights, same shape, >= 0; only where the operator asked for it.
+    """
 
     arrays: Mapping[str, Array]
     examples: int
+    precision: Mapping[str, Array] | None = None
 
     def __post_init__(self) -> None:
         _require(isinstance(self.arrays, Mapping) and bool(self.arrays), "weights hold no tensor.")
         for name, array in self.arrays.items():
             _numeric(array, f"weights[{name!r}]")
         _count(self.examples, "weights.examples", 1)
+        _kind(self.precision, "weights.precision", Mapping, optional=True)
+        for name, array in (self.precision or {}).items():
+            _numeric(array, f"weights.precision[{name!r}]", kinds="f")
+            _require(
+                name in self.arrays and array.shape == self.arrays[name].shape,
+                f"weights.precision[{name!r}] has no tensor of its name and shape.",
+            )
+            _require(bool(np.all(array >= 0)), f"weights.precision[{name!r}] has values below 0.")
 
     @property
     def norm(self) -> float:

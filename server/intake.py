@@ -141,6 +141,9 @@ def _weights(weights: Weights, known: Declaration, limits: Limits) -> None:
             )
         if not np.all(np.isfinite(array)):
             raise UnacceptableError(f"{name} holds values that are not finite")
+    for name, array in (weights.precision or {}).items():
+        if not np.all(np.isfinite(array)):
+            raise UnacceptableError(f"the precision of {name} holds values that are not finite")
     if weights.norm > limits.max_norm:
         raise UnacceptableError(
             f"the weights' norm {weights.norm:.3g} exceeds {limits.max_norm:.3g}"

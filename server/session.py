@@ -30,6 +30,7 @@ from server.game.table import joint_table
 from server.market import Contest
 from server.outcome import Case, Nature, Outcome, Step, Summary
 from server.scores import auc, stacked
+from server.strategies import State
 from server.transport import Answers
 
 Kind = TypeVar("Kind")
@@ -72,13 +73,13 @@ def _train(
 ) -> tuple[dict[str, Weights], Weights | None, dict[str, str], dict[str, str]]:
     """The rounds: last updates by firm, published model, excluded and declining firms."""
     updates: dict[str, Weights] = {}
-    published: Weights | None = None
+    state = State()
     excluded: dict[str, str] = {}
     declined: dict[str, str] = {}
     epochs = case.strategy.local_epochs if terms.models else 0
     least = len(case.firms) if case.market.contested else None
     for turn in range(max(terms.rounds, 1)):
-        offer = Offer(terms, case.seed, turn, epochs, published)
+        offer = Offer(terms, case.seed, turn, epochs, state.start)
         answers = ask({name: offer for name in case.firms if name not in declined}, least)
         declined.update(answers.refused)
         failed = answers.faulty | answers.silent
@@ -98,8 +99,8 @@ def _train(
         if declined and _no_deal(case, declined):
             break
         if terms.models:
-            published = case.strategy.combine(updates, published)
-    return updates, published, excluded, declined
+            state = case.strategy.combine(updates, state)
+    return updates, state.published, excluded, declined
 
 
 def _no_deal(case: Case, declined: Mapping[str, str]) -> bool:

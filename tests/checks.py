@@ -18,7 +18,7 @@ from parties.exchange import Packed, Weights
 from parties.training import weights_of
 from parties.wire import read_record
 from server.contracts import Contract
-from server.strategies import Strategy
+from server.strategies import State, Strategy
 from simulations.engines import apps
 from simulations.engines.grid import OwnGrid, contexts_of, server_context
 
@@ -118,13 +118,13 @@ def check_strategy(strategy: Strategy) -> None:
     alone = weights(7)
     updates = {f"firm_{i}": weights(10 * i + 5) for i in range(5)}
     if not strategy.combines:
-        assert strategy.combine(updates, None) is None
+        assert strategy.combine(updates, State()).published is None
         return
-    one = strategy.combine({"only": alone}, None)
+    one = strategy.combine({"only": alone}, State()).published
     assert one is not None
     np.testing.assert_array_equal(one.arrays["w"], alone.arrays["w"])
-    forth = strategy.combine(updates, None)
-    back = strategy.combine(dict(reversed(updates.items())), None)
+    forth = strategy.combine(updates, State()).published
+    back = strategy.combine(dict(reversed(updates.items())), State()).published
     assert forth is not None
     assert back is not None
     np.testing.assert_array_equal(forth.arrays["w"], back.arrays["w"])

@@ -19,7 +19,7 @@ from parties.datasets.taiwan_credit import TaiwanCredit
 from parties.exchange import FedpactError, Weights
 from parties.training import Training, weights_of
 from server.contracts import Contract
-from server.strategies import Strategy
+from server.strategies import State, Strategy
 from server.strategies.fedavg import FedAvg
 from server.strategies.forward import Forward
 from simulations.build import build
@@ -128,7 +128,7 @@ def test_a_changed_data_file_is_named_and_refused(
         (lambda: Training(momentum=1.0), r"in \[0, 1\)"),
         (lambda: Training(device="tpu?"), "training.device"),
         (lambda: FedAvg(rounds=0), "strategy.rounds is 0"),
-        (lambda: FedAvg(local_epochs=0), "at least 1"),
+        (lambda: FedAvg(local_epochs=0), "local_epochs is 0; legal is a whole number >= 1"),
         (lambda: Forward(rounds=2), "strategy=fedavg"),
         (lambda: HeartHospital("Cleveland").outcomes(0, "contested"), "market=own_cases"),
     ],
@@ -174,7 +174,7 @@ def test_fedavg_is_the_mean_weighted_by_examples() -> None:
         "a": Weights({"w": np.array([1.0, 0.0], np.float32)}, 1),
         "b": Weights({"w": np.array([0.0, 4.0], np.float32)}, 3),
     }
-    found = FedAvg().combine(updates, None)
+    found = FedAvg().combine(updates, State()).published
     assert found is not None
     np.testing.assert_array_equal(found.arrays["w"], np.array([0.25, 3.0], np.float32))
     assert found.arrays["w"].dtype == np.float32
@@ -182,4 +182,5 @@ def test_fedavg_is_the_mean_weighted_by_examples() -> None:
 
 def test_fedavg_without_updates_keeps_what_was_published() -> None:
     last = Weights({"w": np.ones(2)}, 1)
-    assert FedAvg().combine({}, last) is last
+    state = FedAvg().combine({}, State(turn=3, start=last, published=last))
+    assert (state.turn, state.start, state.published) == (4, last, last)

@@ -4,9 +4,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import final
 
-from parties.exchange import FedpactError, Weights
+import numpy as np
+
+from parties.exchange import Array, FedpactError, Weights
+
+
+@final
+@dataclass(frozen=True)
+class State:
+    """What the operator keeps from one round to the next. It is all that a resumed run needs.
+
+    Args:
+        turn: rounds combined so far.
+        start: the model that firms train from in the next round (None: their common first draw).
+        published: the model that firms may adopt (None before the first round).
+        memory: what a rule remembers: name -> tensor name -> array.
+    """
+
+    turn: int = 0
+    start: Weights | None = None
+    published: Weights | None = None
+    memory: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -23,7 +44,7 @@ class Strategy(ABC):
     local_epochs: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("rounds", 1), ("local_epochs", 0)):
+        for name, least in (("rounds", 1), ("local_epochs", 1 if self.combines else 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise FedpactError(
@@ -35,11 +56,47 @@ class Strategy(ABC):
     def combines(self) -> bool:
         """One common model is published (the firms' models must have the same shapes)."""
 
+    @property
+    def proximal(self) -> float:
+        """mu of the penalty (mu/2) ||w - w_start||^2 that firms add to their loss (FedProx)."""
+        return 0.0
+
+    @property
+    def wants_precision(self) -> bool:
+        """Firms send the diagonal Fisher information of their model with its weights."""
+        return False
+
+    def check(self, firms: int) -> None:
+        """Raises a FedpactError where this rule cannot work with so few firms."""
+        return
+
     @abstractmethod
-    def combine(self, updates: Mapping[str, Weights], published: Weights | None) -> Weights | None:
-        """The model to publish next, from this round's updates and the last published one.
+    def combine(self, updates: Mapping[str, Weights], state: State) -> State:
+        """What is known after a round. Without any update nothing changes but the turn.
 
         Args:
             updates: accepted weights by firm name; the order must not matter.
-            published: the model the updates started from (None in the first round).
+            state: what was known before it.
         """
+
+
+def average(updates: Mapping[str, Weights]) -> Weights:
+    """w = sum_k n_k w_k / sum_k n_k, of at least one update (arXiv 1602.05629, Algorithm 1).
+
+    Sums run in float64 in the order of the firms' names, so the result does not depend on which
+    reply came first. Buffers (BatchNorm statistics) are averaged too; whole numbers stay whole.
+    """
+    names = sorted(updates)
+    total = sum(updates[name].examples for name in names)
+    averaged = {}
+    for key, like in updates[names[0]].arrays.items():
+        terms = (
+            updates[n].arrays[key].astype(np.float64) * (updates[n].examples / total) for n in names
+        )
+        averaged[key] = as_type(np.asarray(sum(terms)), like)
+    return Weights(averaged, total)
+
+
+def as_type(value: Array, like: Array) -> Array:
+    """A float64 result in the type of the tensor that it replaces."""
+    return (np.rint(value) if like.dtype.kind in "iu" else value).astype(like.dtype)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from parties.exchange import FedpactError, Weights
-from server.strategies import Strategy
+from server.strategies import State, Strategy
 
 
 @final
@@ -30,5 +30,5 @@ class Forward(Strategy):
                 "To train over rounds use strategy=fedavg."
             )
 
-    def combine(self, updates: Mapping[str, Weights], published: Weights | None) -> Weights | None:
-        return None
+    def combine(self, updates: Mapping[str, Weights], state: State) -> State:
+        return replace(state, turn=state.turn + 1)
