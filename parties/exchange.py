@@ -43,6 +43,15 @@ def _count(value: object, name: str, least: int = 0) -> None:
     )
 
 
+def _amount(value: object, name: str) -> None:
+    legal = isinstance(value, float) and math.isfinite(value) and value >= 0
+    _require(legal, f"{name} is {value!r}; legal is a finite number >= 0.")
+
+
+def _flag(value: object, name: str) -> None:
+    _require(isinstance(value, bool), f"{name} is {value!r}; legal are true and false.")
+
+
 def _text(value: object, name: str) -> None:
     _require(isinstance(value, str) and bool(value), f"{name} is {value!r}; a name is not empty.")
 
@@ -123,8 +132,9 @@ class Terms:
             contested: the firms compete for the same clients, or each serves its own cases.
         """
         seen = [
-            "the firm's declaration: name, number of training examples, tensor names and shapes",
-            "training losses, one number an epoch",
+            "the firm's declaration: name, number of training examples, epochs it trains alone, "
+            "tensor names and shapes",
+            "training losses, one number an epoch, and the seconds that training took",
         ]
         if contested:
             seen.append("predictions on the validation part, for the joint table")
@@ -132,7 +142,8 @@ class Terms:
         else:
             seen.append(
                 "how its own and the published model score on its held-out cases: mean log losses, "
-                "variance of their difference, accuracy, AUC"
+                "variance of their difference, accuracy, AUC, which it would use; with study.watch "
+                "how many of each class it gets right after each round"
             )
         if self.models:
             seen.append("trained weights, to combine or forward them")
@@ -260,7 +271,9 @@ class Offer:
         seed: which paired repetition (it fixes the split and every random draw).
         round: from 0 to terms.rounds - 1.
         epochs: passes over the firm's training data in this round (0: the firm's own number).
-        model: the published model, or None (round 0, or no model crosses).
+        model: the model to train from, or None (round 0, or no model crosses).
+        proximal: mu of the penalty (mu/2) ||w - w_model||^2 that the firm adds to its loss.
+        precision: send the diagonal Fisher information with the weights.
     """
 
     terms: Terms
@@ -268,6 +281,8 @@ class Offer:
     round: int
     epochs: int = 0
     model: Weights | None = None
+    proximal: float = 0.0
+    precision: bool = False
 
     def __post_init__(self) -> None:
         _kind(self.terms, "offer.terms", Terms)
@@ -275,8 +290,10 @@ class Offer:
         _count(self.seed, "offer.seed")
         _count(self.round, "offer.round")
         _count(self.epochs, "offer.epochs")
+        _amount(self.proximal, "offer.proximal")
+        _flag(self.precision, "offer.precision")
         _require(
-            self.terms.models or (self.model is None and self.epochs == 0),
+            self.terms.models or (self.model is None and self.epochs == 0 and not self.precision),
             f"{self.terms.contract} shares no models, yet one was offered to train.",
         )
 
@@ -342,23 +359,46 @@ class Play:
 @final
 @dataclass(frozen=True)
 class Measure:
-    """Score a model on your own held-out cases: the published one, or (None) your own."""
+    """Score a model on your own held-out cases.
+
+    Args:
+        model: the published one; None: your own.
+        last: the last aggregate, where it is not the published one.
+        adopt: score the one of these, or your own, that you would use; else `model`.
+        by_class: tell how many cases of each class there are, and how many it gets right.
+        compare: tell how your own model does on the same cases.
+    """
 
     terms: Terms
     seed: int
     model: Weights | None = None
+    last: Weights | None = None
+    adopt: bool = False
+    by_class: bool = False
+    compare: bool = True
 
     def __post_init__(self) -> None:
         _kind(self.terms, "measure.terms", Terms)
         _kind(self.model, "measure.model", Weights, optional=True)
+        _kind(self.last, "measure.last", Weights, optional=True)
         _count(self.seed, "measure.seed")
+        _flag(self.adopt, "measure.adopt")
+        _flag(self.by_class, "measure.by_class")
+        _flag(self.compare, "measure.compare")
         _require(
-            self.terms.models or self.model is None,
+            self.compare or (self.model is not None and not self.adopt),
+            "measure.compare is false; it may be where a model is sent and none is to be chosen.",
+        )
+        _require(
+            self.terms.models or (self.model is None and self.last is None),
             f"{self.terms.contract} shares no models, yet one was sent to be scored.",
         )
 
 
 # --------------------------------------------------------------- answers: firm -> operator
+
+ADOPTABLE = ("own", "published", "last")
+"""Models that a firm may use: its own, the published one, the last aggregate."""
 
 
 @final
@@ -371,6 +411,7 @@ class Declaration:
         examples: training examples it holds.
         validation, contested, held_out: how many clients or cases of each part it can answer for.
         tensors: tensor name -> shape of its model.
+        epochs: passes over its examples when it trains alone.
     """
 
     firm: str
@@ -379,9 +420,11 @@ class Declaration:
     contested: int
     held_out: int
     tensors: Mapping[str, tuple[int, ...]]
+    epochs: int = 1
 
     def __post_init__(self) -> None:
         _text(self.firm, "declaration.firm")
+        _count(self.epochs, "declaration.epochs", 1)
         _count(self.examples, "declaration.examples", 1)
         for name in ("validation", "contested", "held_out"):
             _count(getattr(self, name), f"declaration.{name}")
@@ -397,14 +440,32 @@ class Declaration:
 @final
 @dataclass(frozen=True)
 class Trained:
-    """The firm trained: its losses an epoch, and its weights only where the terms share models."""
+    """The firm trained: its losses an epoch, and its weights only where the terms share models.
+
+    A firm that trains on nothing (a free rider) says so: no examples, no losses, no weights.
+
+    Args:
+        seconds: CPU and GPU seconds that the training took it, (2,); an array, so that a message's
+            size does not depend on them.
+    """
 
     examples: int
     losses: tuple[float, ...]
     weights: Weights | None = None
+    seconds: Array = field(default_factory=lambda: np.zeros(2))
 
     def __post_init__(self) -> None:
-        _count(self.examples, "trained.examples", 1)
+        _count(self.examples, "trained.examples")
+        _numeric(self.seconds, "trained.seconds", 1, "f")
+        _require(
+            self.seconds.shape == (2,)
+            and bool(np.all(np.isfinite(self.seconds) & (self.seconds >= 0))),
+            "trained.seconds must be two finite numbers >= 0, of CPU and of GPU.",
+        )
+        _require(
+            self.examples > 0 or (self.weights is None and not self.losses),
+            "trained.examples is 0; a firm that trained on nothing sends no losses and no weights.",
+        )
         _kind(self.weights, "trained.weights", Weights, optional=True)
         _require(
             isinstance(self.losses, tuple) and all(isinstance(v, float) for v in self.losses),
@@ -434,29 +495,52 @@ class Scores:
     Args:
         cases: how many.
         log_loss: mean log loss of the scored model, nats.
-        own_log_loss: mean log loss of the firm's own model.
+        own_log_loss: mean log loss of the firm's own model; None where no comparison was asked for.
         variance: sample variance of the difference (own minus scored) over the cases.
-        accuracy, auc: of the scored model; AUC is None where only one class is held out.
+        accuracy, auc: of the scored model; AUC is None where not exactly two classes are held out.
+        adopted: which model was scored: "own", "published" or "last".
+        by_class: (cases, right ones) of each class, only where it was asked for.
     """
 
     cases: int
     log_loss: float
-    own_log_loss: float
+    own_log_loss: float | None
     variance: float
     accuracy: float
     auc: float | None = None
+    adopted: str = "own"
+    by_class: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
         _count(self.cases, "scores.cases", 1)
         for name in ("log_loss", "own_log_loss", "variance"):
             value = getattr(self, name)
-            legal = isinstance(value, float) and math.isfinite(value) and value >= 0
-            _require(legal, f"scores.{name} is {value!r}; legal is a finite number >= 0.")
+            if value is not None or name != "own_log_loss":
+                _amount(value, f"scores.{name}")
+        _require(
+            self.adopted in ADOPTABLE,
+            f"scores.adopted is {self.adopted!r}; legal are {', '.join(ADOPTABLE)}.",
+        )
+        if self.by_class is not None:
+            _by_class(self.by_class, self.cases)
         for name in ("accuracy", "auc"):
             value = getattr(self, name)
             missing = value is None and name == "auc"
             legal = isinstance(value, float) and 0 <= value <= 1
             _require(missing or legal, f"scores.{name} is {value!r}; legal is [0, 1].")
+
+
+def _by_class(value: object, cases: int) -> None:
+    _kind(value, "scores.by_class", tuple)
+    assert isinstance(value, tuple)
+    for pair in value:
+        _require(
+            isinstance(pair, tuple) and len(pair) == 2, "scores.by_class holds (cases, right)."
+        )
+        for number in pair:
+            _count(number, "scores.by_class")
+        _require(pair[1] <= pair[0], "scores.by_class has more right cases than cases.")
+    _require(sum(n for n, _ in value) == cases, f"scores.by_class does not add up to {cases}.")
 
 
 @final

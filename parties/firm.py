@@ -34,7 +34,9 @@ from parties.exchange import (
 from parties.training import Training, load_weights, random_seed, weights_of
 
 SHAREABLE = ("models", "predictions")
+ADOPTS = ("published", "best")
 LOSSES = "losses"
+MOST_FISHER = 256  # examples of which a diagonal Fisher information is the mean
 
 
 @final
@@ -62,6 +64,10 @@ class Firm:
         backbone: its choice of model.
         training: how it trains.
         shares: what it would ever let out ("models", "predictions"), whatever a contract says.
+        adopts: "published": it uses the model that a contract publishes; "best": the published
+            one, the last aggregate or its own, whichever is best on examples it kept back.
+        kept_back: share of its training examples that it keeps back to judge models by.
+        contributes: false: a free rider, who trains on nothing for the others.
     """
 
     name: str
@@ -69,8 +75,12 @@ class Firm:
     backbone: Backbone
     training: Training
     shares: tuple[str, ...] = SHAREABLE
+    adopts: str = "published"
+    kept_back: float = 0.0
+    contributes: bool = True
 
     def __post_init__(self) -> None:
+        self._check_judging()
         if not self.name or not str(self.name).replace("_", "").isalnum():
             raise FedpactError(
                 f"firm.name is {self.name!r}; legal are letters, digits and '_' (it names files)."
@@ -86,6 +96,23 @@ class Firm:
                 f"parties.{self.name}.shares holds {unknown}; legal are {list(SHAREABLE)}, "
                 "or [] for a firm that shares nothing."
             )
+
+    def _check_judging(self) -> None:
+        where = f"parties.{self.name}"
+        if self.adopts not in ADOPTS:
+            raise FedpactError(f"{where}.adopts is {self.adopts!r}; legal are {', '.join(ADOPTS)}.")
+        number = isinstance(self.kept_back, int | float) and not isinstance(self.kept_back, bool)
+        if not number or not 0 <= self.kept_back <= 0.5:
+            raise FedpactError(
+                f"{where}.kept_back is {self.kept_back!r}; legal is a share from 0 to 0.5."
+            )
+        if self.adopts == "best" and not self.kept_back:
+            raise FedpactError(
+                f"{where}.adopts is 'best', and it keeps back no examples to judge by. Set "
+                f"{where}.kept_back=0.2."
+            )
+        if not isinstance(self.contributes, bool):
+            raise FedpactError(f"{where}.contributes is {self.contributes!r}; legal: true, false.")
 
     def answer(self, request: Request, memory: Memory) -> Answer:
         """Answer one request of the operator, or refuse it with the reason."""
@@ -130,22 +157,30 @@ class Firm:
         module = self.backbone.build(split.training.features.shape[1], self.dataset.classes, 0)
         return Declaration(
             firm=self.name,
-            examples=len(split.training.ids),
+            examples=len(self._parts(seed)[0].ids),
             validation=size(split.validation),
             contested=size(split.contested),
             held_out=size(split.held_out),
             tensors={k: tuple(v.shape) for k, v in module.state_dict().items()},
+            epochs=self.training.epochs,
         )
 
     def _train(self, offer: Offer, memory: Memory) -> Trained:
-        examples = len(self.dataset.split(offer.seed).training.ids)
+        if offer.terms.models and not self.contributes:
+            return Trained(0, ())
+        clock = self.training.clock()
+        training, _ = self._parts(offer.seed)
+        examples = len(training.ids)
         if offer.terms.models and offer.epochs:
             start = None if offer.model is None else dict(offer.model.arrays)
-            arrays, losses = self._fit(offer.seed, offer.round, offer.epochs, start)
+            arrays, losses = self._fit(offer.seed, offer.round, offer.epochs, start, offer.proximal)
         else:
             arrays, losses = self._own(offer.seed, memory)
-        weights = Weights(arrays, examples) if offer.terms.models else None
-        return Trained(examples, losses, weights)
+        weights = None
+        if offer.terms.models:
+            precision = self._precision(arrays, training, offer.seed) if offer.precision else None
+            weights = Weights(arrays, examples, precision)
+        return Trained(examples, losses, weights, np.array(clock()))
 
     def _predict(self, query: Query, memory: Memory) -> Predictions:
         split = self.dataset.split(query.seed)
@@ -168,29 +203,67 @@ class Firm:
         cases = self.dataset.split(measure.seed).held_out
         if cases is None:
             raise FedpactError(f"{self.name} has no held-out cases; use a market of clients.")
-        own = self._losses(self._own(measure.seed, memory)[0], cases, measure.seed)
-        scored = (
-            own
-            if measure.model is None
-            else self._losses(dict(measure.model.arrays), cases, measure.seed)
-        )
+        if not measure.compare and measure.model is not None:
+            return self._score(dict(measure.model.arrays), cases, measure)
+        mine = self._own(measure.seed, memory)[0]
+        adopted, arrays = self._adopted(measure, mine)
+        own = self._losses(mine, cases, measure.seed)
+        scored = own if adopted == "own" else self._losses(arrays, cases, measure.seed)
         gain = own.per_case - scored.per_case
         return Scores(
             cases=len(cases.labels),
             log_loss=float(scored.per_case.mean()),
             own_log_loss=float(own.per_case.mean()),
             variance=float(gain.var(ddof=1)) if len(gain) > 1 else 0.0,
-            accuracy=scored.accuracy,
+            accuracy=float(scored.right.mean()),
             auc=scored.auc,
+            adopted=adopted,
+            by_class=self._by_class(cases.labels, scored.right) if measure.by_class else None,
         )
+
+    def _score(self, arrays: dict[str, Array], cases: Examples, measure: Measure) -> Scores:
+        """The published model by itself."""
+        scored = self._losses(arrays, cases, measure.seed)
+        return Scores(
+            cases=len(cases.labels),
+            log_loss=float(scored.per_case.mean()),
+            own_log_loss=None,
+            variance=0.0,
+            accuracy=float(scored.right.mean()),
+            auc=scored.auc,
+            adopted="published",
+            by_class=self._by_class(cases.labels, scored.right) if measure.by_class else None,
+        )
+
+    def _adopted(self, measure: Measure, own: dict[str, Array]) -> tuple[str, dict[str, Array]]:
+        """The model the firm would use, and what it is: with `best`, by the examples kept back."""
+        offered = {"own": own}
+        for name, model in (("published", measure.model), ("last", measure.last)):
+            if model is not None:
+                offered[name] = dict(model.arrays)
+        if not measure.adopt or self.adopts == "published" or len(offered) == 1:
+            name = "own" if measure.model is None else "published"
+            return name, offered[name]
+        _, judging = self._parts(measure.seed)
+        assert judging is not None
+        losses = {
+            name: float(self._losses(arrays, judging, measure.seed).per_case.mean())
+            for name, arrays in offered.items()
+        }
+        best = min(losses, key=lambda name: losses[name])  # of equal ones the first: its own
+        return best, offered[best]
+
+    def _by_class(self, labels: Array, right: Array) -> tuple[tuple[int, int], ...]:
+        classes = range(self.dataset.classes)
+        return tuple((int(np.sum(labels == c)), int(np.sum(right[labels == c]))) for c in classes)
 
     def _losses(self, arrays: dict[str, Array], cases: Examples, seed: int) -> _Losses:
         probs = self._probabilities(arrays, cases.features, seed)
         true = np.clip(probs[np.arange(len(cases.labels)), cases.labels], 1e-12, 1.0)
-        both = len(np.unique(cases.labels)) == 2
+        both = self.dataset.classes == len(np.unique(cases.labels)) == 2
         return _Losses(
             per_case=-np.log(true),
-            accuracy=float(np.mean(probs.argmax(1) == cases.labels)),
+            right=probs.argmax(1) == cases.labels,
             auc=float(roc_auc_score(cases.labels, probs[:, 1])) if both else None,
         )
 
@@ -208,9 +281,14 @@ class Firm:
         return kept, tuple(float(v) for v in kept.pop(LOSSES))
 
     def _fit(
-        self, seed: int, turn: int, epochs: int, start: dict[str, Array] | None
+        self,
+        seed: int,
+        turn: int,
+        epochs: int,
+        start: dict[str, Array] | None,
+        proximal: float = 0.0,
     ) -> tuple[dict[str, Array], tuple[float, ...]]:
-        training = self.dataset.split(seed).training
+        training, _ = self._parts(seed)
         # Every firm starts from the same draw, so that models can be averaged.
         module = self.backbone.build(
             training.features.shape[1], self.dataset.classes, random_seed(seed, "init")
@@ -223,8 +301,35 @@ class Firm:
             training.labels,
             random_seed(seed, turn, self.name),
             epochs,
+            proximal,
         )
         return weights_of(module), losses
+
+    def _precision(
+        self, arrays: dict[str, Array], training: Examples, seed: int
+    ) -> dict[str, Array]:
+        module = self.backbone.build(training.features.shape[1], self.dataset.classes, 0)
+        some = np.random.default_rng(random_seed(seed, "fisher", self.name)).permutation(
+            len(training.ids)
+        )[:MOST_FISHER]
+        return self.training.precision(
+            load_weights(module, arrays), training.features[some], training.labels[some]
+        )
+
+    def _parts(self, seed: int) -> tuple[Examples, Examples | None]:
+        """What the firm fits on, and what it keeps back to judge models by."""
+        training = self.dataset.split(seed).training
+        if not self.kept_back:
+            return training, None
+        rng = np.random.default_rng(random_seed(seed, "kept back", self.name))
+        order = rng.permutation(len(training.ids))
+        count = min(max(1, round(self.kept_back * len(order))), len(order) - 1)
+        back, rest = np.sort(order[:count]), np.sort(order[count:])
+        fit, judging = (
+            Examples(training.ids[rows], training.features[rows], training.labels[rows])
+            for rows in (rest, back)
+        )
+        return fit, judging
 
     def _predictions(self, cases: Cases, seed: int, memory: Memory) -> Predictions:
         arrays, _ = self._own(seed, memory)
@@ -240,10 +345,10 @@ class Firm:
 @final
 @dataclass(frozen=True)
 class _Losses:
-    """A model on held-out cases; the losses a case (n,) never leave the firm."""
+    """A model on held-out cases; losses and right answers (n,), a case, never leave the firm."""
 
     per_case: Array
-    accuracy: float
+    right: Array
     auc: float | None
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import final
 from zlib import crc32
@@ -13,6 +14,8 @@ from torch import nn
 from torch.nn import functional
 
 from parties.exchange import Array, FedpactError
+
+SCHEDULES = ("linear", "constant")
 
 
 def random_seed(*parts: int | str) -> int:
@@ -28,12 +31,13 @@ def random_seed(*parts: int | str) -> int:
 @final
 @dataclass(frozen=True)
 class Training:
-    """Mini-batch SGD with momentum, a linearly falling learning rate and L2 weight decay.
+    """Mini-batch SGD with momentum and L2 weight decay.
 
     Args:
         epochs: passes over the data when a firm trains alone.
         batch_size: examples a step.
-        learning_rate: the first step's rate; it falls linearly to zero over a fit.
+        learning_rate: the first step's rate.
+        schedule: "linear": it falls to zero over a fit; "constant": it stays.
         momentum: in [0, 1).
         weight_decay: L2 penalty on all parameters, a unit of loss.
         device: "cpu", "cuda", "cuda:1", ... or "auto" (a GPU if this process is given one).
@@ -44,6 +48,7 @@ class Training:
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    schedule: str = "linear"
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -64,6 +69,7 @@ class Training:
             check(name, number and np.isfinite(value) and value >= 0, "legal is a number >= 0")
         check("learning_rate", self.learning_rate > 0, "legal is a number > 0")
         check("momentum", self.momentum < 1, "legal is a number in [0, 1)")
+        check("schedule", self.schedule in SCHEDULES, f"legal are {', '.join(SCHEDULES)}")
         try:
             if self.device != "auto":
                 torch.device(self.device)
@@ -78,12 +84,22 @@ class Training:
         return torch.device(self.device)
 
     def fit(
-        self, module: nn.Module, features: Array, labels: Array, seed: int, epochs: int = 0
+        self,
+        module: nn.Module,
+        features: Array,
+        labels: Array,
+        seed: int,
+        epochs: int = 0,
+        proximal: float = 0.0,
     ) -> tuple[float, ...]:
         """Train `module` in place on features (n, d) and labels (n,).
 
+        Args:
+            proximal: mu of the penalty (mu/2) ||w - w_0||^2 that holds the parameters to those the
+                module came with (FedProx, arXiv 1812.06127, equation 2).
+
         Returns:
-            The mean training loss (cross-entropy, nats) of each epoch.
+            The mean training loss (cross-entropy, nats, without penalties) of each epoch.
         """
         device = self.torch_device
         module.to(device).train()
@@ -91,6 +107,7 @@ class Training:
         targets = torch.from_numpy(labels).to(device)
         parameters = [p for p in module.parameters() if p.requires_grad]
         speeds = [torch.zeros_like(p) for p in parameters]
+        anchors = [p.detach().clone() for p in parameters] if proximal else parameters
         shuffle = torch.Generator().manual_seed(seed)
         epochs = epochs or self.epochs
         count = len(inputs)
@@ -104,15 +121,52 @@ class Training:
                 gradients = torch.autograd.grad(loss, parameters)
                 # The update is written out because importing torch.optim costs seconds of CPU a
                 # process (it loads the compiler), more than a whole fit here.
-                rate = self.learning_rate * (1 - step / steps)
+                rate = self.learning_rate
+                if self.schedule == "linear":
+                    rate *= 1 - step / steps
                 with torch.no_grad():
-                    for p, g, v in zip(parameters, gradients, speeds, strict=True):
-                        v.mul_(self.momentum).add_(g + self.weight_decay * p)
+                    for p, g, v, w in zip(parameters, gradients, speeds, anchors, strict=True):
+                        pull = self.weight_decay * p
+                        if proximal:
+                            pull += proximal * (p - w)
+                        v.mul_(self.momentum).add_(g + pull)
                         p.sub_(rate * v)
                 total += loss.detach() * len(batch)
                 step += 1
             losses.append(float(total) / count)
         return tuple(losses)
+
+    def precision(self, module: nn.Module, features: Array, labels: Array) -> dict[str, Array]:
+        """Diagonal empirical Fisher information of one example, mean over the examples.
+
+        F_i = mean_n (d log p(y_n | x_n) / d w_i)^2, by parameter name, in the parameters' shapes.
+        """
+        device = self.torch_device
+        module.to(device).eval()
+        inputs = torch.from_numpy(features).to(device)
+        targets = torch.from_numpy(labels).to(device)
+        named = {k: p for k, p in module.named_parameters() if p.requires_grad}
+        sums = {k: torch.zeros_like(p, dtype=torch.float64) for k, p in named.items()}
+        for x, y in zip(inputs, targets, strict=True):
+            loss = functional.cross_entropy(module(x[None]), y[None])
+            for k, g in zip(named, torch.autograd.grad(loss, list(named.values())), strict=True):
+                sums[k] += g.double() ** 2
+        return {k: (v / len(inputs)).float().cpu().numpy() for k, v in sums.items()}
+
+    def clock(self) -> Callable[[], tuple[float, float]]:
+        """Starts a clock; called, it tells the CPU and GPU seconds since then.
+
+        GPU seconds are wall seconds of a process that trains on one, from an idle device to one.
+        """
+        gpu = self.torch_device.type == "cuda"
+        cpu, wall = time.thread_time(), time.perf_counter()
+
+        def read() -> tuple[float, float]:
+            if gpu:
+                torch.cuda.synchronize()
+            return time.thread_time() - cpu, time.perf_counter() - wall if gpu else 0.0
+
+        return read
 
     def probabilities(self, module: nn.Module, features: Array) -> Array:
         """Class probabilities (n, classes), float64, rows summing to one."""

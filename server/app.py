@@ -11,12 +11,12 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from server.intake import Limits
-from server.outcome import Case, Nature, Outcome, Step
+from server.outcome import Case, Nature, Outcome, Progress, Record
 from server.session import hold_session
 from server.transport import Sent, Transport
 
 
-class Docket(Protocol):
+class Docket(Record, Protocol):
     """What is to be held, and where it is filed (a folder on disk, in practice)."""
 
     firms: tuple[str, ...]
@@ -31,8 +31,8 @@ class Docket(Protocol):
         """Note one message."""
         ...
 
-    def curve(self, step: Step) -> None:
-        """Note one point of a learning curve."""
+    def progress(self, case: Case) -> Progress | None:
+        """What an interrupted session had come to, if it is on file."""
         ...
 
     def file(self, outcome: Outcome) -> None:
@@ -57,8 +57,12 @@ def server_app(docket_of: Callable[[Context], Docket]) -> ServerApp:
                 if case.seed != enrolled:
                     declared = transport.enrol(case.seed)
                     enrolled = case.seed
-                own = {name: d.examples + d.held_out for name, d in declared.items()}
-                case = replace(case, populations=own)
-                docket.file(hold_session(case, transport.ask, docket.nature, docket.curve))
+                case = replace(
+                    case,
+                    populations={n: d.examples + d.held_out for n, d in declared.items()},
+                    alone={n: d.examples * d.epochs for n, d in declared.items()},
+                )
+                begin = docket.progress(case)
+                docket.file(hold_session(case, transport.ask, docket.nature, docket, begin))
 
     return app

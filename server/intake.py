@@ -102,11 +102,20 @@ def accept(request: Request, answer: Answer, known: Declaration | None, limits: 
             _length(len(answer.ids), known.contested, "actions")
         case Scores():
             _length(answer.cases, known.held_out, "scored cases")
+            assert isinstance(request, Measure)
+            if (answer.own_log_loss is not None) != request.compare:
+                raise UnacceptableError("told of its own model unasked, or did not where asked")
+            if (answer.by_class is not None) != request.by_class:
+                raise UnacceptableError("told of classes unasked, or did not where asked")
     return answer
 
 
 def _trained(request: Request, answer: Trained, known: Declaration, limits: Limits) -> Trained:
     assert isinstance(request, Offer)
+    if answer.examples == 0:
+        if request.terms.models:
+            return answer  # a free rider: it trained on nothing, and says so
+        raise UnacceptableError("trained on nothing, for itself")
     if len(answer.losses) > MOST_EPOCHS or (
         request.epochs and len(answer.losses) != request.epochs
     ):
@@ -122,6 +131,8 @@ def _trained(request: Request, answer: Trained, known: Declaration, limits: Limi
     if answer.weights is None:
         return capped
     _weights(answer.weights, known, limits)
+    if (answer.weights.precision is not None) != request.precision:
+        raise UnacceptableError("sent a precision that was not asked for, or none that was")
     fewer = min(answer.weights.examples, known.examples)
     return replace(capped, weights=replace(answer.weights, examples=fewer))
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 import numpy as np
 
 from parties.exchange import Array, FedpactError
+
+PAYERS = ("firm", "consortium")
 
 
 class Market(ABC):
@@ -90,7 +93,52 @@ class Contest(Market):
 @final
 @dataclass(frozen=True)
 class OwnCases(Market):
-    """No rivalry: every firm serves its own cases, and earns minus the log loss on them (nats)."""
+    """No rivalry: every firm serves its own cases, and earns minus the log loss on them (nats).
+
+    Args:
+        compute_price: what a thousand passes over one training example cost, in nats a case (the
+            cost of training, spread over all cases that the model will serve).
+        paid_by: "firm": each pays for what it trains; "consortium": what the contract makes firms
+            train is shared equally by all that get the model, also by those who trained nothing.
+        excludes_riders: firms that train on nothing get no model.
+    """
+
+    compute_price: float = 0.0
+    paid_by: str = "firm"
+    excludes_riders: bool = False
 
     contested = False
     unit = "nats a case (minus log loss)"
+
+    def __post_init__(self) -> None:
+        price = self.compute_price
+        number = isinstance(price, int | float) and not isinstance(price, bool)
+        if not number or not np.isfinite(price) or price < 0:
+            raise FedpactError(
+                f"market.compute_price is {price!r}; legal is a number >= 0, in nats a case for a "
+                "thousand passes over one example."
+            )
+        if self.paid_by not in PAYERS:
+            raise FedpactError(
+                f"market.paid_by is {self.paid_by!r}; legal are {', '.join(PAYERS)}."
+            )
+        if not isinstance(self.excludes_riders, bool):
+            raise FedpactError(
+                f"market.excludes_riders is {self.excludes_riders!r}; legal are true and false."
+            )
+
+    def price(self, passes: int) -> float:
+        """What so many passes over one example cost, in nats a case."""
+        return self.compute_price * passes / 1000
+
+    def costs(self, passes: Mapping[str, int], sharing: Sequence[str]) -> dict[str, float]:
+        """Firm -> what training under a contract costs it.
+
+        Args:
+            passes: firm -> passes over one example that it trained.
+            sharing: firms that get the common model; nobody where none is shared.
+        """
+        if self.paid_by == "consortium" and sharing:
+            share = self.price(sum(passes.get(name, 0) for name in sharing)) / len(sharing)
+            return dict.fromkeys(sharing, share)
+        return {name: self.price(count) for name, count in passes.items()} if sharing else {}

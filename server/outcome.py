@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import final
+from typing import Protocol, final
 
 from parties.exchange import Array, Weights
 from server.contracts import Contract
 from server.market import Market
+from server.participation import Participation
 from server.play import Play
-from server.strategies import Strategy
+from server.strategies import State, Strategy
 
 Nature = Callable[[int, str], tuple[Array, Array]]
 """(seed, "validation" | "contested") -> ids (n,), true classes (n,). Only the market calls it."""
@@ -21,7 +22,11 @@ Nature = Callable[[int, str], tuple[Array, Array]]
 class Case:
     """What one session is about: a market, a contract, and the rules of training and of play.
 
-    `populations`: firm -> how many cases of its own it declared, where it has any.
+    Args:
+        populations: firm -> how many cases of its own it declared, where it has any.
+        alone: firm -> passes over one example that training alone takes it.
+        participation: which firms train in a round.
+        watch: every firm scores the published model after each round.
     """
 
     seed: int
@@ -31,6 +36,9 @@ class Case:
     strategy: Strategy
     play: Play
     populations: Mapping[str, int] = field(default_factory=dict)
+    alone: Mapping[str, int] = field(default_factory=dict)
+    participation: Participation = field(default_factory=Participation)
+    watch: bool = False
 
     @property
     def name(self) -> str:
@@ -54,6 +62,95 @@ class Step:
 
 @final
 @dataclass(frozen=True)
+class Scored:
+    """How a firm's held-out cases fare with the model published after a round.
+
+    Args:
+        by_class: (cases, right ones) of each class.
+    """
+
+    seed: int
+    contract: str
+    round: int
+    firm: str
+    cases: int
+    log_loss: float
+    accuracy: float
+    auc: float | None
+    by_class: tuple[tuple[int, int], ...]
+
+
+@final
+@dataclass(frozen=True)
+class Spent:
+    """What training took a firm in a round, seconds."""
+
+    seed: int
+    contract: str
+    round: int
+    firm: str
+    cpu_seconds: float
+    gpu_seconds: float
+
+
+@final
+@dataclass(frozen=True)
+class Progress:
+    """All that a session has come to after some rounds; it can be taken up again from here.
+
+    Args:
+        state: what the aggregation rule keeps.
+        declined, excluded: as in :class:`Outcome`.
+        passes: firm -> passes over one example that it has trained for the others.
+        riders: free riders: firms that trained on nothing.
+    """
+
+    state: State = field(default_factory=State)
+    declined: Mapping[str, str] = field(default_factory=dict)
+    excluded: Mapping[str, str] = field(default_factory=dict)
+    passes: Mapping[str, int] = field(default_factory=dict)
+    riders: tuple[str, ...] = ()
+
+
+class Record(Protocol):
+    """Where a session is noted as it happens."""
+
+    def curve(self, step: Step) -> None:
+        """Note one point of a learning curve."""
+        ...
+
+    def score(self, scored: Scored) -> None:
+        """Note how a firm fares with a round's model."""
+        ...
+
+    def spent(self, spent: Spent) -> None:
+        """Note what training took a firm."""
+        ...
+
+    def keep(self, case: Case, progress: Progress) -> None:
+        """Keep what a session has come to, in the place of what it had come to before."""
+        ...
+
+
+@final
+class Unrecorded:
+    """Notes nothing."""
+
+    def curve(self, step: Step) -> None:
+        return
+
+    def score(self, scored: Scored) -> None:
+        return
+
+    def spent(self, spent: Spent) -> None:
+        return
+
+    def keep(self, case: Case, progress: Progress) -> None:
+        return
+
+
+@final
+@dataclass(frozen=True)
 class Summary:
     """A firm's session on its own held-out cases, as far as it tells the operator.
 
@@ -62,6 +159,8 @@ class Summary:
         payoff: minus the mean log loss of the model it would use, nats.
         gain: payoff minus that of its own model, on the same cases.
         variance: of the gain over the cases.
+        adopted: the model it would use: "own", "published" or "last" (the last aggregate).
+        cost: of training, a case, in the payoff's unit; payoff and gain are before it.
     """
 
     cases: int
@@ -69,6 +168,8 @@ class Summary:
     payoff: float
     gain: float
     variance: float
+    adopted: str = "own"
+    cost: float = 0.0
 
 
 @final
@@ -82,6 +183,7 @@ class Outcome:
         predicted: firm -> exact payoff of the strategies played, in the measured joint table.
         declined: firms that refused the contract; then payoffs are those of no deal.
         excluded: firms whose update was not used in some round, with the reason.
+        riders: free riders: firms that trained on nothing for the others.
         models: name -> weights that crossed, as they were last published.
         table: measured P(t, s1, s2) on the validation part, where firms contest clients.
         belief: the table the firms acted on.
@@ -97,6 +199,7 @@ class Outcome:
     predicted: Mapping[str, float] = field(default_factory=dict)
     declined: Mapping[str, str] = field(default_factory=dict)
     excluded: Mapping[str, str] = field(default_factory=dict)
+    riders: tuple[str, ...] = ()
     models: Mapping[str, Weights] = field(default_factory=dict)
     table: Array | None = None
     belief: Array | None = None

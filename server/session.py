@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,36 +14,31 @@ from parties.exchange import (
     DecisionRule,
     FedpactError,
     Measure,
-    Offer,
     Play,
     Predictions,
     Query,
-    Request,
     Scores,
     Terms,
-    Trained,
     Weights,
 )
 from server.contracts.no_sharing import NoSharing
 from server.game.solve import payoffs
 from server.game.table import joint_table
-from server.market import Contest
-from server.outcome import Case, Nature, Outcome, Step, Summary
+from server.market import Contest, OwnCases
+from server.outcome import Case, Nature, Outcome, Progress, Record, Summary, Unrecorded
+from server.rounds import Ask, hold_rounds, no_deal
 from server.scores import auc, stacked
-from server.strategies import State
 from server.transport import Answers
 
 Kind = TypeVar("Kind")
 
 
-class Ask(Protocol):
-    """One question a firm, all at once (`Transport.ask`)."""
-
-    def __call__(self, requests: Mapping[str, Request], minimum: int | None = None) -> Answers: ...
-
-
 def hold_session(
-    case: Case, ask: Ask, nature: Nature, curve: Callable[[Step], None] = lambda step: None
+    case: Case,
+    ask: Ask,
+    nature: Nature,
+    record: Record | None = None,
+    begin: Progress | None = None,
 ) -> Outcome:
     """Hold one market under one contract: offer, exchange for some rounds, then play or measure.
 
@@ -51,61 +46,28 @@ def hold_session(
         case: what is held.
         ask: puts questions to the firms.
         nature: reveals true classes to the market.
-        curve: told of each point of the learning curves as it happens.
+        record: told of what happens as it happens.
+        begin: what an interrupted session had come to.
     """
     terms = case.contract.terms(case.strategy.rounds)
-    updates, published, excluded, declined = _train(case, terms, ask, curve)
-    if declined and _no_deal(case, declined):
+    progress, updates = hold_rounds(case, terms, ask, record or Unrecorded(), begin or Progress())
+    fates: dict[str, Any] = {
+        "declined": progress.declined,
+        "excluded": progress.excluded,
+        "riders": progress.riders,
+    }
+    if no_deal(case, progress.declined):
         # Too few are left to share with: all go on as if nothing had been offered.
         alone = hold_session(replace(case, contract=NoSharing()), ask, nature)
-        return replace(alone, contract=case.contract.name, declined=declined, excluded=excluded)
+        return replace(alone, contract=case.contract.name, **fates)
     outcome = (
         _contest(case, terms, ask, nature, updates)
         if case.market.contested
-        else _own_cases(case, terms, ask, published, set(declined))
+        else _own_cases(case, terms, ask, progress)
     )
+    published = progress.state.published
     models = {"published": published} if published is not None else dict(updates)
-    return replace(outcome, models=models, declined=declined, excluded=excluded)
-
-
-def _train(
-    case: Case, terms: Terms, ask: Ask, curve: Callable[[Step], None]
-) -> tuple[dict[str, Weights], Weights | None, dict[str, str], dict[str, str]]:
-    """The rounds: last updates by firm, published model, excluded and declining firms."""
-    updates: dict[str, Weights] = {}
-    state = State()
-    excluded: dict[str, str] = {}
-    declined: dict[str, str] = {}
-    epochs = case.strategy.local_epochs if terms.models else 0
-    least = len(case.firms) if case.market.contested else None
-    for turn in range(max(terms.rounds, 1)):
-        offer = Offer(terms, case.seed, turn, epochs, state.start)
-        answers = ask({name: offer for name in case.firms if name not in declined}, least)
-        declined.update(answers.refused)
-        failed = answers.faulty | answers.silent
-        excluded.update(failed)
-        for status, firms in (("refused", answers.refused), ("excluded", failed)):
-            for name in sorted(firms):
-                curve(Step(case.seed, terms.contract, turn, 0, name, 0, float("nan"), status))
-        for name, answer in sorted(answers.usable.items()):
-            assert isinstance(answer, Trained)
-            for epoch, loss in enumerate(answer.losses):
-                curve(Step(case.seed, terms.contract, turn, epoch, name, answer.examples, loss))
-        updates = {
-            name: answer.weights
-            for name, answer in answers.usable.items()
-            if isinstance(answer, Trained) and answer.weights is not None
-        }
-        if declined and _no_deal(case, declined):
-            break
-        if terms.models:
-            state = case.strategy.combine(updates, state)
-    return updates, state.published, excluded, declined
-
-
-def _no_deal(case: Case, declined: Mapping[str, str]) -> bool:
-    """Whether a contract cannot be held without the firms that declined it."""
-    return case.market.contested or len(case.firms) - len(declined) < 2
+    return replace(outcome, models=models, **fates)
 
 
 # ------------------------------------------------------------------- firms contest clients
@@ -208,18 +170,26 @@ def _auc_scores(
 # --------------------------------------------------------------- every firm serves its own
 
 
-def _own_cases(
-    case: Case, terms: Terms, ask: Ask, published: Weights | None, declined: set[str]
-) -> Outcome:
-    """Every firm scores the model it would use, the published one or its own, against its own."""
+def _own_cases(case: Case, terms: Terms, ask: Ask, progress: Progress) -> Outcome:
+    """Every firm scores the model it would use against its own."""
+    market, state = case.market, progress.state
+    assert isinstance(market, OwnCases)
+    barred = {*progress.declined, *(progress.riders if market.excludes_riders else ())}
+    last = None if state.start is state.published else state.start
     requests = {
         name: Measure(_alone(), case.seed)
-        if name in declined
-        else Measure(terms, case.seed, published)
+        if name in barred or state.published is None
+        else Measure(terms, case.seed, state.published, last, adopt=True)
         for name in case.firms
     }
     answers = ask(requests).usable
-    scores = {name: a for name, a in sorted(answers.items()) if isinstance(a, Scores)}
+    scores = {
+        name: (a, a.own_log_loss)
+        for name, a in sorted(answers.items())
+        if isinstance(a, Scores) and a.own_log_loss is not None
+    }
+    sharing = [name for name in case.firms if name not in barred]
+    costs = market.costs(progress.passes, sharing if terms.models else ())
     return Outcome(
         seed=case.seed,
         contract=terms.contract,
@@ -228,14 +198,18 @@ def _own_cases(
                 cases=s.cases,
                 population=case.populations.get(name, s.cases),
                 payoff=-s.log_loss,
-                gain=s.own_log_loss - s.log_loss,
+                gain=own - s.log_loss,
                 variance=s.variance,
+                adopted=s.adopted,
+                cost=costs.get(name, 0.0)
+                # Who uses its own model has trained it too.
+                + (market.price(case.alone.get(name, 0)) if s.adopted == "own" else 0.0),
             )
-            for name, s in scores.items()
+            for name, (s, own) in scores.items()
         },
         scores={
             f"{kind}.{name}": value
-            for name, s in scores.items()
+            for name, (s, _) in scores.items()
             for kind, value in (("accuracy", s.accuracy), ("auc", s.auc))
             if value is not None
         },

@@ -6,8 +6,9 @@ Gains are paired: the same clients and the same seeds under the contract and und
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
@@ -113,7 +114,10 @@ def _between(means: Sequence[float], within: Sequence[float]) -> float:
 @final
 @dataclass(frozen=True)
 class FirmVerdict:
-    """What one firm would do about one contract."""
+    """What one firm would do about one contract.
+
+    adopted: model ("own", "published", "last") -> under how many seeds the firm used it.
+    """
 
     payoff: float
     predicted: float | None
@@ -123,6 +127,7 @@ class FirmVerdict:
     needed: int | None
     clients: int
     reason: str
+    adopted: Mapping[str, int] = field(default_factory=dict)
 
 
 @final
@@ -131,12 +136,14 @@ class ContractVerdict:
     """What all firms would do about one contract. None means: cannot be told yet.
 
     `declined`: firms that refused to take part; `excluded`: firms whose update was left out of some
-    round; each with its reason in the first seed in which it happened.
+    round; each with its reason in the first seed in which it happened. `riders`: firms that trained
+    on nothing for the others.
     """
 
     firms: Mapping[str, FirmVerdict]
     declined: Mapping[str, str]
     excluded: Mapping[str, str]
+    riders: tuple[str, ...]
     individually_rational: bool | None
     pareto_optimal: bool | None
     irpo: bool | None
@@ -171,6 +178,7 @@ def judge(outcomes: Sequence[Outcome], firms: Sequence[str]) -> dict[str, Contra
             firms=verdict,
             declined={f: why for o in reversed(held) for f, why in o.declined.items()},
             excluded={f: why for o in reversed(held) for f, why in o.excluded.items()},
+            riders=tuple(sorted({name for o in held for name in o.riders})),
             individually_rational=rational,
             pareto_optimal=optimal,
             irpo=_all((rational, optimal)),
@@ -201,7 +209,7 @@ def _compare(one: Sequence[Outcome], two: Sequence[Outcome], firm: str) -> Inter
 
 
 def _difference(one: Summary, two: Summary) -> Summary:
-    """The first over the second; each is told against the firm's own model.
+    """The first over the second, net of training; each is told against the firm's own model.
 
     Against no-sharing, whose gain is zero on every case, this is exact. Between two contracts that
     publish models the covariance is not told, and the sum of both variances stands in.
@@ -210,7 +218,7 @@ def _difference(one: Summary, two: Summary) -> Summary:
         cases=one.cases,
         population=one.population,
         payoff=one.payoff,
-        gain=one.gain - two.gain,
+        gain=one.gain - two.gain - (one.cost - two.cost),
         variance=one.variance + two.variance,
     )
 
@@ -236,6 +244,7 @@ def _firm_verdict(held: Sequence[Outcome], firm: str, gain: Interval | None) -> 
         needed=gain.needed,
         clients=gain.clients,
         reason=refusal or no_deal or _reason(gain),
+        adopted=Counter(o.summaries[firm].adopted for o in held if firm in o.summaries),
     )
 
 
@@ -245,7 +254,9 @@ def mean_payoff(held: Sequence[Outcome], firm: str) -> float:
         (len(o.payoffs[firm]), float(np.mean(o.payoffs[firm]))) for o in held if firm in o.payoffs
     ]
     sums += [
-        (o.summaries[firm].cases, o.summaries[firm].payoff) for o in held if firm in o.summaries
+        (o.summaries[firm].cases, o.summaries[firm].payoff - o.summaries[firm].cost)
+        for o in held
+        if firm in o.summaries
     ]
     total = sum(n for n, _ in sums)
     return sum(n * mean for n, mean in sums) / total if total else math.nan

@@ -23,6 +23,7 @@ from simulations.engines import Engine, Job
 from simulations.mistakes import explain
 
 # Not part of the study: they may differ when a run is resumed.
+OWN = ("run_dir", "resume", "format", "dry_run")
 FREE = ("engine", "limits", "format", "progress", "resume", "run_dir", "dry_run")
 
 
@@ -41,8 +42,34 @@ OmegaConf.register_new_resolver("fedpact_run_dir", _run_dir, use_cache=True, rep
 
 
 def hold(config: DictConfig, folder_path: Path, overrides: list[str]) -> None:
-    """Hold one study, from its configuration to the last line on the screen."""
+    """Hold one study, or compare several, from the configuration to the last line on the screen."""
     # Imported late: --help and mistakes in the configuration answer without loading torch.
+    from simulations import terminal
+    from simulations.results import RunFolder
+    from simulations.study import study_of
+
+    _check_words(config)
+    if OmegaConf.select(config, "compare"):
+        _compare(config, folder_path, overrides)
+        return
+    if config["dry_run"]:
+        study = study_of(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+        terminal.print_plan(study, build(config["engine"]), as_json=config["format"] == "json")
+        terminal.print_folder(folder_path.resolve())
+        return
+    verdict, spent = _hold_one(config, folder_path, overrides)
+    folder = RunFolder(folder_path)
+    if config["format"] == "json":
+        terminal.print_json(folder, "verdict.json")
+    else:
+        terminal.print_verdict(verdict, folder, spent)
+    terminal.print_folder(folder.path.resolve())
+
+
+def _hold_one(
+    config: DictConfig, folder_path: Path, overrides: list[str]
+) -> tuple[dict[str, Any], float]:
+    """Hold one study in a folder of its own; its verdict, and the CPU seconds it took."""
     from simulations import terminal
     from simulations.conclude import conclude
     from simulations.provenance import now, provenance
@@ -50,15 +77,10 @@ def hold(config: DictConfig, folder_path: Path, overrides: list[str]) -> None:
     from simulations.results import RunFolder
     from simulations.study import study_of
 
-    _check_words(config)
     text = as_text(config)
     study = study_of(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     engine: Engine = build(config["engine"])
     plan = engine.plan(len(study.names))
-    if config["dry_run"]:
-        terminal.print_plan(study, engine, as_json=config["format"] == "json")
-        terminal.print_folder(folder_path.resolve())
-        return
     folder = RunFolder(folder_path)
     shown = config["progress"] == "auto"
     with folder.lock():
@@ -85,10 +107,43 @@ def hold(config: DictConfig, folder_path: Path, overrides: list[str]) -> None:
         )
         write_report(study, folder, verdict)
         log.info("done: %s", folder.path / "report.html")
+    return verdict, spent
+
+
+def _compare(config: DictConfig, folder_path: Path, overrides: list[str]) -> None:
+    """Hold a study a method and setting, each in a folder below, and compare them."""
+    from simulations import terminal
+    from simulations.compare import compare, plan_of
+    from simulations.results import RunFolder
+    from simulations.study import study_of
+
+    plan = plan_of(OmegaConf.to_container(config["compare"], resolve=True))  # type: ignore[arg-type]
+    keys = {word: word.split("=")[0].lstrip("+~") for word in overrides}
+    words = [w for w, key in keys.items() if key not in OWN and key.split(".")[0] != "compare"]
+    watched = [*words, "compare=none", f"study.watch={str(plan.watch).lower()}"]
+    for _, _, more in plan.cells:  # all are checked before the first epoch
+        whole = hydra.compose("config", [*watched, *more])
+        study_of(OmegaConf.to_container(whole, resolve=True))  # type: ignore[arg-type]
+    if config["dry_run"]:
+        terminal.print_comparison_plan(plan)
+        terminal.print_folder(folder_path.resolve())
+        return
+
+    def hold_one(chosen: list[str], place: Path) -> None:
+        begun = (place / "provenance.json").exists()
+        own = [f"resume={place}"] if begun else [f"run_dir={place}"]
+        _hold_one(hydra.compose("config", [*chosen, *own]), place, chosen)
+
+    folder = RunFolder(folder_path)
+    with folder.lock():
+        folder.start(config, resumed=bool(config["resume"]))
+        if not (folder.path / "provenance.json").exists():
+            folder.write_json("provenance.json", {"overrides": overrides})
+        table = compare(plan, folder, watched, hold_one)
     if config["format"] == "json":
-        terminal.print_json(folder)
+        terminal.print_json(folder, "compare.json")
     else:
-        terminal.print_verdict(verdict, folder, spent)
+        terminal.print_comparison(plan, table, folder)
     terminal.print_folder(folder.path.resolve())
 
 

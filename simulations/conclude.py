@@ -73,6 +73,7 @@ def conclude(study: Study, folder: RunFolder) -> dict[str, Any]:
                         "needed": v.needed,
                         "clients": v.clients,
                         "reason": v.reason,
+                        "adopted": dict(sorted(v.adopted.items())),
                     }
                     for firm, v in contract.firms.items()
                 },
@@ -83,6 +84,7 @@ def conclude(study: Study, folder: RunFolder) -> dict[str, Any]:
                 "transfer": _transfer(study, contract),
                 "declined": dict(sorted(contract.declined.items())),
                 "excluded": dict(sorted(contract.excluded.items())),
+                "free_riders": list(contract.riders),
                 "operator_sees": list(
                     study.contracts[name]
                     .terms(study.strategy.rounds)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any, final
 
 from server.intake import Limits
-from server.outcome import Case, Nature, Outcome, Step
+from server.outcome import Case, Nature, Outcome, Progress, Scored, Spent, Step
 from server.transport import Sent
 from simulations.results import RunFolder, write_whole
 from simulations.study import Study
@@ -17,6 +17,8 @@ from simulations.study import Study
 log = logging.getLogger("fedpact")
 
 ROUNDS = [f.name for f in dataclasses.fields(Step)]
+SPENT = [f.name for f in dataclasses.fields(Spent)]
+SCORES = [f.name for f in dataclasses.fields(Scored)]
 MESSAGES = ["session", *(f.name for f in dataclasses.fields(Sent))]
 
 
@@ -29,10 +31,16 @@ class RunDocket:
         self.firms: tuple[str, ...] = study.names
         self.limits: Limits = study.limits
         self.nature: Nature = study.nature
-        self._done = {c.name for c in study.cases() if folder.load(c.name) is not None}
+        cases = list(study.cases())
+        self._done = {c.name for c in cases if folder.load(c.name) is not None}
+        begun = {c.name: folder.progress(c.name) for c in cases if c.name not in self._done}
+        self._begun = {name: found for name, found in begun.items() if found is not None}
         self._session = ""
         self._rounds = self._table("rounds.csv", ROUNDS)
+        self._scores = self._table("scores.csv", SCORES)
+        self._spent = self._table("seconds.csv", SPENT)
         self._messages = self._table("messages.csv", MESSAGES)
+        self._tables = (self._rounds, self._scores, self._spent, self._messages)
 
     def pending(self) -> Iterator[Case]:
         for case in self._study.cases():
@@ -49,16 +57,30 @@ class RunDocket:
     def curve(self, step: Step) -> None:
         _append(self._rounds, dataclasses.asdict(step), ROUNDS)
 
+    def score(self, scored: Scored) -> None:
+        row = dataclasses.asdict(scored)
+        row["by_class"] = " ".join(f"{right}/{cases}" for cases, right in scored.by_class)
+        _append(self._scores, row, SCORES)
+
+    def spent(self, spent: Spent) -> None:
+        _append(self._spent, dataclasses.asdict(spent), SPENT)
+
+    def keep(self, case: Case, progress: Progress) -> None:
+        self._folder.keep(case.name, progress)
+
+    def progress(self, case: Case) -> Progress | None:
+        return self._begun.get(case.name)
+
     def file(self, outcome: Outcome) -> None:
         for name, reason in {**outcome.declined, **outcome.excluded}.items():
             log.warning("seed %d, %s: %s: %s", outcome.seed, outcome.contract, name, reason)
-        self._rounds.flush()
-        self._messages.flush()
+        for table in self._tables:
+            table.flush()
         self._folder.file(outcome)
 
     def close(self) -> None:
-        self._rounds.close()
-        self._messages.close()
+        for table in self._tables:
+            table.close()
 
     def _table(self, name: str, columns: list[str]) -> IO[str]:
         """Open a table to append to, without the rows of sessions that will be held again."""
@@ -66,17 +88,19 @@ class RunDocket:
         kept = []
         if path.exists():
             with path.open(newline="") as file:
-                kept = [
-                    row
-                    for row in csv.DictReader(file)
-                    if row.get("session", f"{row['contract']}-seed{row['seed']}") in self._done
-                ]
+                kept = [row for row in csv.DictReader(file) if self._stays(row)]
         header = ",".join(columns) + "\n"
         write_whole(path, header.encode())
         table = path.open("a", newline="", buffering=1)
         for row in kept:
             _append(table, row, columns)
         return table
+
+    def _stays(self, row: Mapping[str, str]) -> bool:
+        """Whether what a row tells of will not happen again."""
+        name = row.get("session", f"{row['contract']}-seed{row['seed']}")
+        begun = self._begun.get(name)
+        return name in self._done or (begun is not None and int(row["round"]) < begun.state.turn)
 
 
 def _append(file: IO[str], row: Mapping[str, Any], columns: list[str]) -> None:

@@ -18,10 +18,12 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save
 
-from parties.exchange import Array, FedpactError
-from server.outcome import Outcome, Summary
+from parties.exchange import Array, FedpactError, Weights
+from server.outcome import Outcome, Progress, Summary
+from server.strategies import State
 
 log = logging.getLogger("fedpact")
 
@@ -106,6 +108,7 @@ class RunFolder:
         content = save(arrays, metadata={"session": json.dumps(facts, sort_keys=True)})
         write_whole(self.sessions / f"{name}.safetensors", content)
         write_whole(self.sessions / f"{name}.sha256", f"{digest(content)}\n".encode())
+        (self.sessions / f"{name}.progress").unlink(missing_ok=True)
 
     def load(self, name: str) -> tuple[Outcome, dict[str, str]] | None:
         """A filed session and its models' hashes; None if it is not there, or not whole."""
@@ -128,6 +131,62 @@ class RunFolder:
                 log.warning("%s is missing or changed: its session is held again", stored)
                 return None
         return _join_outcome(arrays, facts), facts["models"]
+
+    def keep(self, name: str, progress: Progress) -> None:
+        """Put on disk what a session has come to, whole, in the place of what it had come to."""
+        state, arrays = progress.state, dict[str, Array]()
+        facts: dict[str, Any] = {
+            "turn": state.turn,
+            "declined": dict(progress.declined),
+            "excluded": dict(progress.excluded),
+            "passes": dict(progress.passes),
+            "riders": list(progress.riders),
+            "memory": {key: sorted(tensors) for key, tensors in state.memory.items()},
+        }
+        for key, weights in (("start", state.start), ("published", state.published)):
+            if weights is not None:
+                facts[key] = weights.examples
+                arrays |= {f"{key}|{k}": v for k, v in weights.arrays.items()}
+        for key, tensors in state.memory.items():
+            arrays |= {f"memory|{key}|{k}": v for k, v in tensors.items()}
+        content = save(
+            {k: np.ascontiguousarray(v) for k, v in arrays.items()},
+            metadata={"progress": json.dumps(facts, sort_keys=True)},
+        )
+        mark = f"{digest(content)}\n".encode()
+        write_whole(self.sessions / f"{name}.progress", mark + content)
+
+    def progress(self, name: str) -> Progress | None:
+        """What an interrupted session had come to; None if it is not there, or not whole."""
+        path = self.sessions / f"{name}.progress"
+        if not path.exists():
+            return None
+        mark, _, content = path.read_bytes().partition(b"\n")
+        if digest(content).encode() != mark:
+            log.warning("%s is damaged: the session is held from its first round", path)
+            return None
+        facts, arrays = read_safetensors(content, "progress")
+
+        def weights(key: str) -> Weights | None:
+            if key not in facts:
+                return None
+            found = {k.split("|", 1)[1]: v for k, v in arrays.items() if k.startswith(f"{key}|")}
+            return Weights(found, facts[key])
+
+        memory = {
+            key: {k: arrays[f"memory|{key}|{k}"] for k in tensors}
+            for key, tensors in facts["memory"].items()
+        }
+        start, published = weights("start"), weights("published")
+        if start is not None and published is not None and same(start, published):
+            published = start  # as it was: one model, not two that are equal
+        return Progress(
+            State(facts["turn"], start, published, memory),
+            declined=facts["declined"],
+            excluded=facts["excluded"],
+            passes=facts["passes"],
+            riders=tuple(facts["riders"]),
+        )
 
     def held(self) -> set[str]:
         """Names of the sessions on file."""
@@ -167,6 +226,7 @@ def _split_outcome(outcome: Outcome) -> tuple[dict[str, Array], dict[str, Any]]:
         arrays["maps"] = np.stack(outcome.maps).astype(np.int64)
     facts = {name: getattr(outcome, name) for name in ("seed", "contract", "declined", "excluded")}
     scores = {k: v for k, v in outcome.scores.items() if math.isfinite(v)}
+    facts["riders"] = list(outcome.riders)
     facts["summaries"] = {k: dataclasses.asdict(v) for k, v in outcome.summaries.items()}
     return arrays, {**facts, "predicted": dict(outcome.predicted), "scores": scores}
 
@@ -187,11 +247,26 @@ def _join_outcome(arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> Outc
         predicted=facts["predicted"],
         declined=facts["declined"],
         excluded=facts["excluded"],
+        riders=tuple(facts["riders"]),
         models={},
         table=arrays.get("table"),
         belief=arrays.get("belief"),
         maps=None if maps is None else (maps[0], maps[1]),
         scores=facts["scores"],
+    )
+
+
+def read_safetensors(content: bytes, key: str) -> tuple[Any, dict[str, Array]]:
+    """The JSON in a file's metadata, and its arrays."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    return json.loads(header["__metadata__"][key]), load_arrays(content)
+
+
+def same(one: Weights, two: Weights) -> bool:
+    """Whether two models are equal in every bit."""
+    return one.arrays.keys() == two.arrays.keys() and all(
+        np.array_equal(v, two.arrays[k]) for k, v in one.arrays.items()
     )
 
 

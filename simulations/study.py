@@ -15,13 +15,14 @@ from server.contracts import Contract
 from server.intake import Limits
 from server.market import Market
 from server.outcome import Case
+from server.participation import Participation
 from server.play import Play
 from server.strategies import Strategy
 from server.verdict import BASELINE
 from simulations.build import build
 from simulations.mistakes import did_you_mean
 
-PARTS = ("market", "play", "strategy", "limits")
+PARTS = ("market", "play", "strategy", "participation", "limits")
 
 
 @final
@@ -34,7 +35,8 @@ class Study:
         seeds: paired repetitions.
         firms: by name.
         contracts: by name, in the order they are held; no_sharing is among them.
-        market, play, strategy, limits: the operator's rules.
+        market, play, strategy, participation, limits: the operator's rules.
+        watch: every firm scores the published model after each round.
     """
 
     name: str
@@ -44,7 +46,9 @@ class Study:
     market: Market
     play: Play
     strategy: Strategy
+    participation: Participation
     limits: Limits
+    watch: bool = False
 
     def __post_init__(self) -> None:
         _check_seeds(self.seeds)
@@ -69,6 +73,8 @@ class Study:
                 f"limits.minimum_firms is {self.limits.minimum_firms}, but the study has {count} "
                 f"firms ({', '.join(self.names)}). Lower it or add firms."
             )
+        self.participation.check(self.names)
+        self.strategy.check(self.participation.count(count))
         if self.market.contested:
             self._check_contest(count)
         else:
@@ -83,7 +89,16 @@ class Study:
         """Every session of the study, in the order in which they are held."""
         for seed in self.seeds:
             for contract in self.contracts.values():
-                yield Case(seed, self.names, self.market, contract, self.strategy, self.play)
+                yield Case(
+                    seed,
+                    self.names,
+                    self.market,
+                    contract,
+                    self.strategy,
+                    self.play,
+                    participation=self.participation,
+                    watch=self.watch,
+                )
 
     def nature(self, seed: int, part: str) -> tuple[Array, Array]:
         """What is true of the clients of a part; the firms contest the same ones."""
@@ -125,6 +140,21 @@ class Study:
                 f"parties.{self.names[0]}.dataset and parties.{self.names[1]}.dataset."
             )
 
+    def _check_apart(self) -> None:
+        """Firms that divide one pool must divide it in the same way."""
+        pools: dict[str, dict[int, str]] = {}
+        for name in self.names:
+            firm = self.firms[name]
+            owners = pools.setdefault(type(firm.dataset).__name__, {})
+            for i in firm.dataset.split(self.seeds[0]).training.ids.tolist():
+                other = owners.setdefault(i, name)
+                if other != name:
+                    raise FedpactError(
+                        f"{other} and {name} both train on example {i}. Firms of one pool must "
+                        "agree on everything but `client`: set clients, partition and the like "
+                        "for all of them."
+                    )
+
     def _check_own_cases(self) -> None:
         for contract in self.contracts.values():
             if contract.predictions:
@@ -151,6 +181,7 @@ class Study:
                 raise FedpactError(
                     f"parties.{name}.dataset has no held-out cases of its own. Use market=loans."
                 )
+        self._check_apart()
 
 
 def study_of(config: Mapping[str, Any]) -> Study:
@@ -172,8 +203,15 @@ def study_of(config: Mapping[str, Any]) -> Study:
         seeds=_seeds(config["study"]["seeds"]),
         firms={name: build(config["parties"][name]) for name in sorted(config["parties"])},
         contracts={name: build(known[name]) for name in wanted},
+        watch=_flag(config["study"]["watch"], "study.watch"),
         **parts,
     )
+
+
+def _flag(value: object, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise FedpactError(f"{name} is {value!r}; legal are true and false.")
+    return value
 
 
 def _seeds(value: object) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+import pandas as pd
 from rich import box
 from rich.console import Console, RenderableType
 from rich.logging import RichHandler
@@ -27,6 +28,7 @@ from rich.table import Table
 
 from parties.exchange import Offer, Packed, Trained, Weights, pack
 from parties.firm import Firm
+from simulations.compare import Plan
 from simulations.engines import Engine
 from simulations.results import RunFolder
 from simulations.study import Study
@@ -139,12 +141,13 @@ def plan_lines(study: Study, engine: Engine, firms: Mapping[str, Firm]) -> list[
     lines = []
     for contract in study.contracts.values():
         terms = contract.terms(study.strategy.rounds)
+        epochs = study.strategy.local_epochs if terms.models else 0
         down = up = 0
         for d in declared.values():
             arrays = {k: np.zeros(shape, np.float32) for k, shape in d.tensors.items()}
             weights = Weights(arrays, d.examples) if terms.models else None
             model = weights if study.strategy.combines else None
-            down += _size(pack(Offer(terms, 0, 0, study.strategy.local_epochs, model)))
+            down += _size(pack(Offer(terms, 0, 0, epochs, model)))
             up += _size(pack(Trained(d.examples, (0.0,), weights)))
         asked = 2 + terms.predictions if study.market.contested else 1
         rounds = max(terms.rounds, 1)
@@ -250,9 +253,73 @@ def score_lines(verdict: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def print_json(folder: RunFolder) -> None:
-    """verdict.json as it is on disk."""
-    print((folder.path / "verdict.json").read_text(), end="", flush=True)
+def print_comparison_plan(plan: Plan) -> None:
+    """Which studies a comparison would hold."""
+    for setting, method, words in plan.cells:
+        print(f"{setting}/{method}: {' '.join(words)}")
+    print("Nothing was trained. Run it without dry_run=true.")
+
+
+def print_comparison(plan: Plan, table: pd.DataFrame, folder: RunFolder) -> None:
+    """A row a setting and method, and where the tables and the picture are."""
+    console = _console()
+    console.print(_measures_table(plan, table) if plan.watch else _gains_table(table))
+    for name in ("compare.csv", "compare.json", "compare.png") if plan.watch else ("compare.json",):
+        console.print(f"{name:13}{folder.path / name}", soft_wrap=True)
+
+
+def _measures_table(plan: Plan, table: pd.DataFrame) -> Table:
+    shown = Table(
+        title=f"Mean of the last {plan.last} rounds, difference to {plan.reference} with its 95 % "
+        "interval over paired seeds, accuracy after the last round, accuracy lost a round",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for column in ("setting", "method", "accuracy %", "difference", "final %", "lost"):
+        shown.add_column(column, justify="left" if column in ("setting", "method") else "right")
+    before = ""
+    for row in table.to_dict("records"):
+        base = row["method"] == plan.reference
+        low, high = (row["last_difference"] + sign * row["last_half_width"] for sign in (-1, 1))
+        shown.add_row(
+            "" if row["setting"] == before else row["setting"],
+            row["method"],
+            f"{row['last']:.1f}",
+            "" if base else f"{row['last_difference']:+.1f} {_interval([low, high])}",
+            f"{row['final']:.1f} ± {row['final_sd']:.1f}",
+            f"{row['forgetting']:.1f}",
+        )
+        before = row["setting"]
+    return shown
+
+
+def _gains_table(table: pd.DataFrame) -> Table:
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    names = ("setting", "firm", "method", "own", "payoff", "gain", "95 % interval", "decision")
+    for column in names:
+        left = column in ("setting", "firm", "method", "decision")
+        shown.add_column(column, justify="left" if left else "right")
+    rows = table.sort_values(["setting", "firm"], kind="stable").to_dict("records")
+    before: tuple[str, str] = ("", "")
+    for row in rows:
+        here = (row["setting"], row["firm"])
+        shown.add_row(
+            *(here if here != before else ("", "")),
+            row["method"],
+            _number(row["own"]),
+            _number(row["payoff"]),
+            _number(row["gain"], sign=True),
+            _interval([row["low"], row["high"]]),
+            f"[{STYLE[row['decision']]}]{row['decision']}[/]",
+        )
+        before = here
+    return shown
+
+
+def print_json(folder: RunFolder, name: str) -> None:
+    """A JSON file of the run as it is on disk."""
+    print((folder.path / name).read_text(), end="", flush=True)
 
 
 def print_folder(path: Path) -> None:

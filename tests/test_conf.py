@@ -15,6 +15,8 @@ import yaml
 import conf
 import parties.backbones
 import parties.datasets
+import parties.partitions
+import parties.shifts
 import server.contracts
 import server.play
 import server.strategies
@@ -22,8 +24,11 @@ import simulations.engines
 from parties.backbones import Backbone
 from parties.datasets import Dataset
 from parties.exchange import FedpactError
+from parties.partitions import Partition
+from parties.shifts import Shift
 from server.contracts import Contract
 from server.market import Market
+from server.participation import Participation
 from server.play import Play
 from server.strategies import Strategy
 from simulations.build import build
@@ -32,7 +37,16 @@ from simulations.engines.grid import InlineGrid
 from simulations.mistakes import did_you_mean
 from simulations.results import RunFolder
 from simulations.study import study_of
-from tests.checks import SMALL_HEART, SMALL_LOANS, contexts, hold_on, plain, run_config
+from tests.checks import (
+    SMALL_HEART,
+    SMALL_LOANS,
+    SMALL_POOL,
+    contexts,
+    hold_on,
+    plain,
+    run_config,
+    write_fashion,
+)
 
 CONF = Path(conf.__file__).parent
 KINDS: dict[str, type] = {
@@ -41,7 +55,10 @@ KINDS: dict[str, type] = {
     "dataset": Dataset,
     "engine": Engine,
     "market": Market,
+    "participation": Participation,
+    "partition": Partition,
     "play": Play,
+    "shift": Shift,
     "strategy": Strategy,
 }
 
@@ -59,6 +76,8 @@ def classes(kind: type) -> set[str]:
     for package in (
         parties.backbones,
         parties.datasets,
+        parties.partitions,
+        parties.shifts,
         server.contracts,
         server.strategies,
         simulations.engines,
@@ -93,13 +112,24 @@ ENGINES_TESTED_ELSEWHERE = {"ray", "flower"}  # tests/test_engines.py runs them
 RUNS = [
     *[(f"experiment={name}",) for name in choices("experiment")],
     *[(f"market={name}",) for name in choices("market") if name != "own_cases"],
-    *[(f"backbone={name}",) for name in choices("backbone")],
+    *[(f"backbone={name}",) for name in choices("backbone") if name != "cnn"],
+    *[("parties=ten_digits", f"partition={name}") for name in choices("partition")],
+    *[("parties=ten_digits", f"shift={name}", "backbone=cnn") for name in choices("shift")],
+    ("parties=ten_fashion",),
     *[(f"training={name}",) for name in choices("training")],
     *[(f"play={name}",) for name in choices("play")],
     *[(f"limits={name}",) for name in choices("limits")],
     *[(f"engine={name}",) for name in choices("engine") if name not in ENGINES_TESTED_ELSEWHERE],
     ("+backbone@parties.lender_b.backbone=mlp",),
     ("play.signal_bins=3",),
+    *[
+        (f"strategy={name}", "study.seeds=1")
+        for name in ("fedprox", "fedref", "fedavgm", "fedadam", "median", "trimmed_mean", "flower")
+    ],
+    *[
+        (f"strategy={name}", "strategy.byzantine=0", "study.seeds=1")  # 4 hospitals are too few
+        for name in ("krum", "multi_krum", "bulyan")
+    ],
 ]
 RUN_WITH_EXPERIMENTS = {
     "loans": {"parties": "lenders", "study": "all_contracts", "strategy": "forward"},
@@ -114,7 +144,13 @@ RUN_WITH_EXPERIMENTS = {
 
 @pytest.mark.parametrize("overrides", RUNS, ids=" ".join)
 def test_every_choice_runs(overrides: tuple[str, ...], tmp_path: Path) -> None:
-    small = SMALL_HEART if "heart" in overrides[0] else (*SMALL_LOANS, "study.seeds=1")
+    heart = "heart" in overrides[0] or overrides[0].startswith("strategy=")
+    small = SMALL_HEART if heart else (*SMALL_LOANS, "study.seeds=1")
+    pool = any(data in overrides[0] for data in ("digits", "fashion"))
+    small = SMALL_POOL if pool else small
+    if overrides[0] == "parties=ten_fashion":
+        folder = write_fashion(tmp_path / "fashion")
+        overrides = (*overrides, f"parties.firm_0.dataset.folder={folder}")
     config = run_config(tmp_path, *small, *overrides)
     study = study_of(json.loads(config["config"]))
     hold_on(InlineGrid(_client(), contexts(config)), config)

@@ -99,6 +99,8 @@ def test_a_run_folder_holds_the_whole_record(loans: subprocess.CompletedProcess[
         "config.yaml",
         "provenance.json",
         "rounds.csv",
+        "scores.csv",
+        "seconds.csv",
         "messages.csv",
         "payoffs.csv",
         "verdict.json",
@@ -155,7 +157,7 @@ def test_the_heart_study_runs_from_the_command_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flag", "words"),
     [
-        (["--help"], "experiment: heart, loans"),
+        (["--help"], "experiment: fedref_digits, fedref_fashion, heart, heart_strategies, loans"),
         (["--cfg", "job"], "study:"),
         (["--info", "searchpath"], "pkg://conf"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -45,11 +46,7 @@ class Strategy(ABC):
 
     def __post_init__(self) -> None:
         for name, least in (("rounds", 1), ("local_epochs", 1 if self.combines else 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise FedpactError(
-                    f"strategy.{name} is {value!r}; legal is a whole number >= {least}."
-                )
+            self._whole(name, least)
 
     @property
     @abstractmethod
@@ -79,6 +76,27 @@ class Strategy(ABC):
             state: what was known before it.
         """
 
+    def _whole(self, name: str, least: int) -> None:
+        """Raises a FedpactError where a field is no whole number >= least."""
+        value = getattr(self, name)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        self._legal(name, whole and value >= least, f"a whole number >= {least}")
+
+    def _number(self, name: str, low: float, high: float = math.inf, closed: bool = False) -> None:
+        """Raises a FedpactError where a field is not in (low, high), or in [low, high)."""
+        value = getattr(self, name)
+        holds = isinstance(value, int | float) and not isinstance(value, bool)
+        if holds:
+            above = value >= low if closed else value > low
+            holds = math.isfinite(value) and above and value < high
+        words = f"a number {'>=' if closed else '>'} {low:g}"
+        self._legal(name, holds, words + (f" and < {high:g}" if high < math.inf else ""))
+
+    def _legal(self, name: str, holds: bool, legal: str) -> None:
+        if not holds:
+            value = getattr(self, name)
+            raise FedpactError(f"strategy.{name} is {value!r}; legal is {legal}.")
+
 
 def average(updates: Mapping[str, Weights]) -> Weights:
     """w = sum_k n_k w_k / sum_k n_k, of at least one update (arXiv 1602.05629, Algorithm 1).
@@ -99,4 +117,5 @@ def average(updates: Mapping[str, Weights]) -> Weights:
 
 def as_type(value: Array, like: Array) -> Array:
     """A float64 result in the type of the tensor that it replaces."""
-    return (np.rint(value) if like.dtype.kind in "iu" else value).astype(like.dtype)
+    rounded = np.rint(value) if like.dtype.kind in "iu" else value
+    return np.asarray(rounded).astype(like.dtype)  # rint makes a scalar of a 0-d array

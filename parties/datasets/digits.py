@@ -1,0 +1,64 @@
+"""1,797 handwritten digits of 8x8 pixels (UCI 80), as scikit-learn ships them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from typing import final
+from zlib import crc32
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from parties.datasets.pool import Pool, PoolPart
+from parties.exchange import Array, FedpactError
+
+
+@final
+@dataclass(frozen=True)
+class Digits(PoolPart):
+    """One firm's handwritten digits: 64 pixels, 10 classes. The test part is drawn every seed.
+
+    Args:
+        client, clients, partition, shift: see `PoolPart`.
+        test_share: share of every class that is held out, drawn by the seed.
+
+    References:
+        Alpaydin & Kaynak, UCI data set 80, doi 10.24432/C50P49; scikit-learn's `load_digits`.
+    """
+
+    test_share: float = 0.2
+
+    classes = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        number = isinstance(self.test_share, float) and not isinstance(self.test_share, bool)
+        if not number or not 0.01 <= self.test_share <= 0.9:
+            raise FedpactError(
+                f"dataset.test_share is {self.test_share!r}; legal is a share from 0.01 to 0.9. "
+                "Set dataset.test_share=0.2."
+            )
+
+    def hashes(self) -> dict[str, str]:
+        pool = _pool()
+        content = pool.pixels.tobytes() + pool.labels.tobytes()
+        return {"sklearn.datasets.load_digits": hashlib.sha256(content).hexdigest()}
+
+    def pool(self) -> Pool:
+        return _pool()
+
+    def rows(self, seed: int) -> tuple[Array, Array]:
+        rng = np.random.default_rng([seed, crc32(b"digits")])
+        tested = np.zeros(len(_pool().labels), bool)
+        for label in range(self.classes):
+            members = rng.permutation(np.flatnonzero(_pool().labels == label))
+            tested[members[: round(self.test_share * len(members))]] = True
+        return np.flatnonzero(~tested), np.flatnonzero(tested)
+
+
+@cache
+def _pool() -> Pool:
+    pixels, labels = load_digits(return_X_y=True)
+    return Pool(pixels.astype(np.uint8), labels.astype(np.int64), white=16.0)

@@ -1,0 +1,116 @@
+"""The rounds of a session: who is asked to train, and what becomes of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from parties.exchange import Measure, Offer, Request, Scores, Terms, Trained, Weights
+from server.outcome import Case, Progress, Record, Scored, Spent, Step
+from server.transport import Answers
+
+
+class Ask(Protocol):
+    """One question a firm, all at once (`Transport.ask`)."""
+
+    def __call__(self, requests: Mapping[str, Request], minimum: int | None = None) -> Answers: ...
+
+
+def hold_rounds(
+    case: Case, terms: Terms, ask: Ask, record: Record, begin: Progress
+) -> tuple[Progress, dict[str, Weights]]:
+    """Train round by round, from what an interrupted session had come to.
+
+    Returns:
+        What the session has come to, and the last round's weights by firm.
+    """
+    progress, updates = begin, dict[str, Weights]()
+    for turn in range(begin.state.turn, max(terms.rounds, 1)):
+        progress, updates = _round(case, terms, ask, record, progress, turn)
+        if no_deal(case, progress.declined):
+            break
+        if terms.models and case.strategy.combines:
+            if case.watch and progress.state.published is not None:
+                _watch(case, terms, ask, record, progress, turn)
+            record.keep(case, progress)  # last: an interrupted round is held again, whole
+    return progress, updates
+
+
+def no_deal(case: Case, declined: Mapping[str, str]) -> bool:
+    """Whether a contract cannot be held without the firms that declined it."""
+    if not declined:
+        return False
+    return case.market.contested or len(case.firms) - len(declined) < 2
+
+
+def _round(
+    case: Case, terms: Terms, ask: Ask, record: Record, before: Progress, turn: int
+) -> tuple[Progress, dict[str, Weights]]:
+    strategy, state = case.strategy, before.state
+    alone = not (terms.models and strategy.combines)
+    offer = Offer(
+        terms,
+        case.seed,
+        turn,
+        strategy.local_epochs if terms.models else 0,
+        state.start,
+        strategy.proximal if terms.models else 0.0,
+        strategy.wants_precision and terms.models,
+    )
+    asked = case.firms if alone else case.participation.asked(case.firms, case.seed, turn)
+    asked = tuple(name for name in asked if name not in before.declined)
+    if len(asked) < 2 and not alone:  # nothing to combine: the round is void
+        for name in asked:
+            record.curve(Step(case.seed, terms.contract, turn, 0, name, 0, float("nan"), "void"))
+        return replace(before, state=replace(state, turn=turn + 1)), {}
+    answers = ask(dict.fromkeys(asked, offer), len(case.firms) if case.market.contested else None)
+    failed = answers.faulty | answers.silent
+    for status, firms in (("refused", answers.refused), ("excluded", failed)):
+        for name in sorted(firms):
+            record.curve(Step(case.seed, terms.contract, turn, 0, name, 0, float("nan"), status))
+    trained = {n: a for n, a in sorted(answers.usable.items()) if isinstance(a, Trained)}
+    passes, riders = dict(before.passes), set(before.riders)
+    for name, answer in trained.items():
+        for epoch, loss in enumerate(answer.losses):
+            record.curve(Step(case.seed, terms.contract, turn, epoch, name, answer.examples, loss))
+        record.spent(Spent(case.seed, terms.contract, turn, name, *answer.seconds.tolist()))
+        passes[name] = passes.get(name, 0) + answer.examples * len(answer.losses)
+        if answer.examples == 0:
+            riders.add(name)
+    updates = {n: a.weights for n, a in trained.items() if a.weights is not None}
+    declined = {**before.declined, **answers.refused}
+    if terms.models and not no_deal(case, declined):
+        state = strategy.combine(updates, state)
+    after = replace(
+        before,
+        state=state,
+        declined=declined,
+        excluded={**before.excluded, **failed},
+        passes=passes,
+        riders=tuple(sorted(riders)),
+    )
+    return after, updates
+
+
+def _watch(
+    case: Case, terms: Terms, ask: Ask, record: Record, progress: Progress, turn: int
+) -> None:
+    """Every firm that has not declined scores the model that was just published."""
+    measure = Measure(terms, case.seed, progress.state.published, by_class=True, compare=False)
+    asked = [name for name in case.firms if name not in progress.declined]
+    for name, s in sorted(ask(dict.fromkeys(asked, measure)).usable.items()):
+        if isinstance(s, Scores) and s.by_class is not None:
+            record.score(
+                Scored(
+                    seed=case.seed,
+                    contract=terms.contract,
+                    round=turn,
+                    firm=name,
+                    cases=s.cases,
+                    log_loss=s.log_loss,
+                    accuracy=s.accuracy,
+                    auc=s.auc,
+                    by_class=s.by_class,
+                )
+            )

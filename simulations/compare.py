@@ -1,0 +1,238 @@
+"""Compare: the same study under several methods and settings, paired by seed, as one table.
+
+A configuration with a `compare` section is not one study but one a method and setting; each is held
+in a folder of its own and can be resumed. Differences are to the reference method, seed by seed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy import stats
+
+from parties.exchange import Array, FedpactError
+from simulations.measures import curves, seconds, traffic
+from simulations.results import RunFolder, write_whole
+
+Hold = Callable[[list[str], Path], None]
+"""Hold one study with these overrides in this folder."""
+FIGURES = {
+    "last": "accuracy, mean of the last rounds (%)",
+    "final": "accuracy after the last round (%)",
+    "forgetting": "accuracy lost a round, mean over classes (points)",
+}
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """What is compared.
+
+    Args:
+        settings: name -> overrides; methods: name -> overrides.
+        reference: the method that the others are compared with.
+        last: rounds at the end whose accuracies are averaged.
+        targets: accuracies of which the first round that reaches them is noted.
+        watch: rounds are measured (else only the firms' verdicts are compared).
+    """
+
+    settings: Mapping[str, list[str]]
+    methods: Mapping[str, list[str]]
+    reference: str
+    last: int = 5
+    targets: tuple[float, ...] = ()
+    watch: bool = True
+
+    def __post_init__(self) -> None:
+        if self.reference not in self.methods:
+            raise FedpactError(
+                f"compare.reference is {self.reference!r}; legal are the methods "
+                f"{', '.join(self.methods)}."
+            )
+        for kind, named in (("settings", self.settings), ("methods", self.methods)):
+            for name, words in named.items():
+                if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
+                    raise FedpactError(
+                        f"compare.{kind}.{name} is {words!r}; legal is a list of overrides, such "
+                        "as [strategy=fedprox, strategy.mu=0.1]."
+                    )
+                if not name.replace("_", "").replace("-", "").isalnum():
+                    raise FedpactError(
+                        f"compare.{kind} has {name!r}; a name has letters, digits, '_' and '-'."
+                    )
+
+    @property
+    def cells(self) -> Iterator[tuple[str, str, list[str]]]:
+        """Setting, method and their overrides, in order."""
+        for setting, fixed in self.settings.items():
+            for method, words in self.methods.items():
+                yield setting, method, [*fixed, *words]
+
+
+def plan_of(section: Mapping[str, Any]) -> Plan:
+    """A plan from the `compare` section of a resolved configuration."""
+    legal = ("settings", "methods", "reference", "last", "targets", "watch")
+    unknown = sorted(set(section) - set(legal))
+    if unknown:
+        raise FedpactError(f"compare has {', '.join(unknown)}; legal are {', '.join(legal)}.")
+    # null takes out a cell of a comparison that another one was made from.
+    kept = {
+        kind: {name: words for name, words in section.get(kind, {}).items() if words is not None}
+        for kind in ("settings", "methods")
+    }
+    return Plan(**{**section, **kept, "targets": tuple(section.get("targets", ()))})
+
+
+def compare(plan: Plan, folder: RunFolder, overrides: list[str], hold: Hold) -> pd.DataFrame:
+    """Hold every study of a plan; write compare.csv as they end, and the summary at the end.
+
+    Returns:
+        The summary, a row a setting and method.
+    """
+    rows: list[dict[str, Any]] = []
+    for setting, method, words in plan.cells:
+        place = folder.path / setting / method
+        hold([*overrides, *words], place)
+        rows += [{"setting": setting, "method": method, **r} for r in _measured(plan, place)]
+        table = pd.DataFrame(rows)
+        write_whole(folder.path / "compare.csv", table.to_csv(index=False).encode())
+    summary = summarise(plan, pd.DataFrame(rows)) if plan.watch else pd.DataFrame()
+    verdicts = _verdicts(plan, folder.path)
+    folder.write_json(
+        "compare.json",
+        {
+            "reference": plan.reference,
+            "last": plan.last,
+            "measures": FIGURES,
+            "summary": json.loads(summary.to_json(orient="records")) if plan.watch else [],
+            "verdicts": json.loads(verdicts.to_json(orient="records")),
+        },
+    )
+    if plan.watch:
+        write_whole(folder.path / "compare.png", _drawn(plan, summary))
+    return summary if plan.watch else verdicts
+
+
+def _measured(plan: Plan, place: Path) -> list[dict[str, Any]]:
+    if not plan.watch:
+        return []
+    bytes_, cpu = traffic(place), seconds(place)
+    rows = []
+    for seed, curve in curves(place).items():
+        row: dict[str, Any] = {
+            "seed": seed,
+            "last": 100 * curve.last(plan.last),
+            "final": 100 * float(curve.accuracy[-1]),
+            "forgetting": 100 * curve.forgetting,
+        }
+        for target in plan.targets:
+            row[f"rounds_to_{target:g}"] = curve.rounds_to(target)
+        down, up = bytes_[seed]
+        rows.append({**row, "bytes_down": down, "bytes_up": up, "cpu_seconds": cpu[seed]})
+    return rows
+
+
+def summarise(plan: Plan, rows: pd.DataFrame) -> pd.DataFrame:
+    """A row a setting and method: means, and paired differences to the reference with intervals.
+
+    Intervals are 95 %, Student's t over seeds.
+    """
+    found = []
+    for setting, method, _ in plan.cells:
+        mine, base = (
+            rows[(rows["setting"] == setting) & (rows["method"] == m)].set_index("seed")
+            for m in (method, plan.reference)
+        )
+        row: dict[str, Any] = {"setting": setting, "method": method, "seeds": len(mine)}
+        for name in FIGURES:
+            values = mine[name].to_numpy(dtype=float)
+            row[name] = float(values.mean())
+            row[f"{name}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+            difference = (mine[name] - base[name]).to_numpy(dtype=float)
+            row[f"{name}_difference"] = float(difference.mean())
+            row[f"{name}_half_width"] = half_width(difference)
+        for target in plan.targets:
+            reached = mine[f"rounds_to_{target:g}"].astype(float)
+            row[f"rounds_to_{target:g}"] = (
+                float(reached.median()) if reached.notna().all() else None
+            )
+            row[f"reached_{target:g}"] = int(reached.notna().sum())
+        for name in ("bytes_down", "bytes_up", "cpu_seconds"):
+            row[name] = float(mine[name].mean())
+        found.append(row)
+    return pd.DataFrame(found)
+
+
+def half_width(differences: Array) -> float:
+    """Half of the 95 % interval of a mean of paired differences (n,); nan for one."""
+    n = len(differences)
+    if n < 2:
+        return math.nan
+    return float(stats.t.ppf(0.975, n - 1) * differences.std(ddof=1) / math.sqrt(n))
+
+
+def _verdicts(plan: Plan, root: Path) -> pd.DataFrame:
+    """A row a setting, method and firm: what train-sharing is worth to it."""
+    found = []
+    for setting, method, _ in plan.cells:
+        path = root / setting / method / "verdict.json"
+        verdict = json.loads(path.read_text())
+        alone = verdict["contracts"]["no_sharing"]["firms"]
+        for firm, v in verdict["contracts"]["train_sharing"]["firms"].items():
+            low, high = v["interval"]
+            found.append(
+                {
+                    "setting": setting,
+                    "method": method,
+                    "firm": firm,
+                    "own": alone[firm]["payoff"],
+                    "payoff": v["payoff"],
+                    "gain": v["gain"],
+                    "low": low,
+                    "high": high,
+                    "decision": v["decision"],
+                }
+            )
+    return pd.DataFrame(found)
+
+
+def _drawn(plan: Plan, summary: pd.DataFrame) -> bytes:
+    """Differences to the reference, a panel a setting, with their intervals."""
+    settings, methods = list(plan.settings), [m for m in plan.methods if m != plan.reference]
+    figure = Figure(figsize=(2.2 + 2.6 * len(settings), 1.2 + 0.4 * len(methods)), dpi=130)
+    axes = figure.subplots(1, len(settings), sharey=True, squeeze=False)[0]
+    places = np.arange(len(methods))[::-1]
+    for panel, setting in zip(axes, settings, strict=True):
+        part = summary[summary["setting"] == setting].set_index("method").loc[methods]
+        base = summary[(summary["setting"] == setting) & (summary["method"] == plan.reference)]
+        panel.errorbar(
+            part["last_difference"],
+            places,
+            xerr=part["last_half_width"],
+            fmt="o",
+            color="#0072B2",
+            capsize=3,
+        )
+        panel.axvline(0, color="black", linewidth=0.8, linestyle=(0, (3, 3)))
+        panel.set_title(f"{setting}\n{plan.reference} {float(base['last'].iloc[0]):.1f} %", size=9)
+        panel.set_yticks(places, methods)
+        panel.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("")
+    figure.supxlabel(
+        f"accuracy of the last {plan.last} rounds minus {plan.reference}'s, points; 95 % interval "
+        "over paired seeds",
+        size=9,
+    )
+    figure.tight_layout()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

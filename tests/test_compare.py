@@ -1,0 +1,128 @@
+"""Comparisons: what rounds say, paired differences, and a campaign that can be resumed."""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from parties.exchange import FedpactError
+from simulations.compare import Plan, half_width, plan_of, summarise
+from simulations.measures import Curve, curves, seconds, traffic
+from tests.test_main import here as here  # the command line, in this process
+
+CURVE = Curve(np.array([[4, 0], [2, 2], [3, 1]]), np.full((3, 2), 4))
+
+
+def test_forgetting_is_what_classes_lose_and_gains_do_not_make_up_for_it() -> None:
+    # Class 0: 1, 1/2, 3/4; class 1: 0, 1/2, 1/4. Lost: (1/2 + 0) then (0 + 1/4), of 4 steps.
+    assert CURVE.forgetting == (0.5 + 0.25) / 4
+
+
+def test_accuracy_pools_the_firms_cases() -> None:
+    np.testing.assert_allclose(CURVE.accuracy, [0.5, 0.5, 0.5])
+    assert CURVE.last(2) == 0.5
+    assert CURVE.rounds_to(0.5) == 1
+    assert CURVE.rounds_to(0.6) is None
+
+
+def test_a_paired_difference_has_students_interval() -> None:
+    plan = Plan({"s": []}, {"a": [], "b": []}, "a", targets=(0.5,))
+    rng = np.random.default_rng(0)
+    base = rng.normal(80, 5, 6)
+    extra = rng.normal(2, 1, 6)
+    rows = pd.DataFrame(
+        [
+            {
+                "setting": "s",
+                "method": m,
+                "seed": seed,
+                **dict.fromkeys(("last", "final", "forgetting"), value),
+                "rounds_to_0.5": 3,
+                **dict.fromkeys(("bytes_down", "bytes_up", "cpu_seconds"), 1.0),
+            }
+            for m, values in (("a", base), ("b", base + extra))
+            for seed, value in enumerate(values)
+        ]
+    )
+    (one, two) = summarise(plan, rows).to_dict("records")
+    assert one["last_difference"] == 0
+    low, high = stats.t.interval(0.95, 5, extra.mean(), extra.std(ddof=1) / np.sqrt(6))
+    assert two["last_difference"] == pytest.approx(extra.mean())
+    assert two["last_half_width"] == pytest.approx((high - low) / 2)
+    assert np.isnan(half_width(np.ones(1)))
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (
+            {"methods": {"a": []}, "settings": {"s": []}, "reference": "b"},
+            "the methods a",
+        ),
+        ({"methods": {"a": "x"}, "settings": {"s": []}, "reference": "a"}, "list of overrides"),
+        ({"methods": {"a": []}, "settings": {"../s": []}, "reference": "a"}, "a name has letters"),
+        ({"methods": {"a": []}, "settings": {}, "reference": "a", "x": 1}, "compare has x"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(section: dict[str, Any], message: str) -> None:
+    with pytest.raises(FedpactError, match=message):
+        plan_of(section)
+
+
+SMALL = (
+    "experiment=fedref_digits",
+    "study.seeds=2",
+    "strategy.rounds=2",
+    "strategy.local_epochs=1",
+    "training.epochs=1",
+    "progress=none",
+    "compare.settings.skew_1_all=null",
+    "compare.settings.skew_3_all=null",
+    "compare.settings.skew_3_some=null",
+    "compare.methods.fedprox=null",
+    "compare.methods.pull_weak=null",
+    "compare.methods.pull_strong=null",
+    "compare.methods.pull_late=null",
+)
+
+
+def test_a_comparison_is_a_table_and_a_picture_and_can_be_resumed(here: Any) -> None:
+    told = here(*SMALL, "run_dir=x")
+    assert told.returncode == 0, told.stderr
+    folder = Path(told.stdout.splitlines()[-1])
+    rows = pd.read_csv(folder / "compare.csv")
+    assert list(rows["method"]) == ["fedavg", "fedavg", "publish", "publish"]
+    assert "publish" in told.stdout
+    assert (folder / "compare.png").stat().st_size > 5000
+    summary = json.loads((folder / "compare.json").read_text())
+    assert {v["method"] for v in summary["verdicts"]} == {"fedavg", "publish"}
+    place = folder / "skew_1_some" / "publish"
+    # The last of two aggregates is one of the two that are averaged: the firms train alike.
+    assert traffic(place) == traffic(folder / "skew_1_some" / "fedavg")
+    assert set(curves(place)) == set(seconds(place)) == {0, 1}
+    before = (folder / "compare.csv").read_bytes()
+    (place / "sessions" / "train_sharing-seed1.sha256").unlink()
+    assert here(*SMALL, f"resume={folder}").returncode == 0
+    after = pd.read_csv(folder / "compare.csv").drop(columns="cpu_seconds")
+    kept = pd.read_csv(BytesIO(before)).drop(columns="cpu_seconds")
+    pd.testing.assert_frame_equal(after, kept)
+
+
+def test_a_mistake_in_one_cell_is_found_before_the_first_epoch(here: Any) -> None:
+    told = here(*SMALL, 'compare.methods.publish=["strategy=krum"]', "run_dir=y")
+    assert told.returncode == 2
+    assert "krum needs" in told.stderr.lower()
+    assert not Path("y").exists()
+
+
+def test_rounds_that_were_not_watched_say_so(tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_text("seed,contract,round,firm,by_class\n")
+    with pytest.raises(FedpactError, match=r"study.watch=true"):
+        curves(tmp_path)
