@@ -286,7 +286,7 @@ def _measures_table(plan: Plan, table: pd.DataFrame) -> Table:
             "" if row["setting"] == before else row["setting"],
             row["method"],
             f"{row['last']:.1f}",
-            "" if base else f"{row['last_difference']:+.1f} {_interval([low, high])}",
+            "" if base else rf"{row['last_difference']:+.1f} \[{low:+.1f}, {high:+.1f}]",
             f"{row['final']:.1f} ± {row['final_sd']:.1f}",
             f"{row['forgetting']:.1f}",
         )
