@@ -207,5 +207,5 @@ def test_the_committed_table_holds_the_printed_one_within_its_seeds_intervals() 
             row = ours[setting, method]
             if abs(row["last_difference"] - printed) > row["last_half_width"]:
                 missed.append((setting, method))
-    # Two of 19 fall outside: a strong pull slows learning even more here, and FedProx costs .3 more.
+    # Two of 19 fall outside: a strong pull slows learning even more here; FedProx costs .3 more.
     assert missed == [("skew_1_all", "pull_strong"), ("skew_3_some", "fedprox")]
