@@ -59,7 +59,7 @@ class Participation:
         """The firms that are asked to train, by name.
 
         >>> Participation(share=0.5).asked(["a", "b", "c", "d"], seed=0, turn=0)
-        ('a', 'd')
+        ('b', 'c')
         """
         chosen = sorted(firms)
         if self.share < 1:

@@ -127,6 +127,8 @@ def _transfer(study: Study, contract: ContractVerdict) -> dict[str, Any] | None:
         return None
     first, second = study.names
     low, high = 0.0 - contract.firms[first].gain, contract.firms[second].gain
+    if math.isnan(low + high):
+        return None
     exists = low <= high
     return {
         "payer": second,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, final
 
 import numpy as np
@@ -11,8 +12,16 @@ import numpy as np
 from parties.exchange import Array
 from server.market import Contest
 from server.outcome import Outcome
+from server.play import Equilibrium
 from server.verdict import BASELINE
 from simulations.study import Study
+
+KNOWN = "The joint table of the validation clients; everyone knows how the firms err together."
+PRIOR = (
+    "Everyone knows how often each firm errs; only shared models tell how they err together. "
+    "Payoffs are averages over the prior's couplings (the run was paid in the measured one)."
+)
+OTHERWISE = "These are equilibria; the firms of this study played otherwise (play)."
 
 
 @final
@@ -62,13 +71,16 @@ def game_rows(study: Study, measured: Measured) -> list[dict[str, Any]]:
         "C": [str(market.C0), str(market.C1)],
         "gamma": str(market.gamma),
     }
-    believed = {"independent": str(prior.independent), "strongest": str(prior.strongest)}
+    share = Fraction(str(prior.independent))
+    believed = {"independent": str(share), "strongest": str(1 - share)}
+    rows = (("coupling_known", {"measured": "1"}, KNOWN), ("coupling_prior", believed, PRIOR))
     return [
         {
             "id": name,
             "firms": list(study.names),
             "setting": "table",
+            "note": note if isinstance(study.play, Equilibrium) else f"{note} {OTHERWISE}",
             "params": params | {"prior": weights},
         }
-        for name, weights in (("coupling_known", {"measured": "1"}), ("coupling_prior", believed))
+        for name, weights, note in rows
     ]

@@ -179,7 +179,7 @@ def print_verdict(verdict: Mapping[str, Any], folder: RunFolder, seconds: float)
     console.print(f"Report   {folder.path / 'report.html'}", soft_wrap=True)
     game = "infer_sharing" in verdict["contracts"]
     change = "market.C1=5" if game else "experiment=heart training.weight_decay=0.01"
-    if game:
+    if (folder.path / "game.json").exists():
         console.print(f"Why      python -m simulations.game explain {folder.path}", soft_wrap=True)
     console.print(f"Next     fedpact {change}      (every key: fedpact --cfg job)")
 
@@ -231,13 +231,16 @@ def payment_lines(verdict: Mapping[str, Any]) -> list[str]:
         if contract["individually_rational"] or transfer is None:
             continue
         if not transfer["exists"]:
-            lines.setdefault("No side payment makes it rational for both", []).append(name)
+            text = "by the mean gains no side payment leaves both as well off as alone"
+            lines.setdefault(text, []).append(name)
             continue
         low, high = transfer["interval"]
+        if low <= 0 <= high:
+            continue  # by the mean gains none is needed
         payer, payee = transfer["payer"], transfer["payee"]
         if low < 0:
             payer, payee, low, high = payee, payer, -high, -low
-        text = f"{payer} paying {payee} {low:.4f} to {high:.4f} a client would content both"
+        text = f"by the mean gains {payer} could pay {payee} {low:.4f} to {high:.4f} a client"
         lines.setdefault(text, []).append(name)
     return [f"{' and '.join(names)}: {text}." for text, names in lines.items()]
 

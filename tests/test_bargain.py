@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.game.bargain import Transfer, prediction_value, transfer, two_part, welfare
-from server.game.dominance import BASELINE, GOLDEN, Reading, Solved
+from server.game.dominance import BASELINE, Reading, Solved
 from server.game.honesty import Liar, misreport
-from server.game.settings import correlation
+from server.game.settings import correlation, table
 from server.game.sight import CONTRACTS
 from server.game.worlds import Setting
 from simulations.game.rows import solved_row
@@ -178,5 +178,61 @@ def test_a_lie_about_predictions_is_found_by_trying_all(row: dict) -> None:  # t
     assert misreport(solved, "infer_sharing", 0).gain == gain
 
 
-def test_every_golden_reading_is_one_of_four() -> None:
-    assert {r.name for r in GOLDEN} == {"selected_ex_ante", "paper_interim"}
+def test_of_payoff_free_equilibria_the_one_with_fewest_plays_is_selected() -> None:
+    nothing = correlation("4/5", "7/10", [(1, "14/25")], (0, 0), (0, 0))
+    solved = Solved(nothing)
+    for name in CONTRACTS:
+        assert solved.trade_probability(name) == 0
+
+
+def test_firm_1_pays_where_firm_1_gains() -> None:
+    parts = two_part(solved_row(ROW["H1"]), "infer_sharing")
+    assert parts is not None
+    assert (parts.payer, parts.price + parts.fee) == (0, F(63, 4000))
+
+
+def test_a_false_model_may_need_false_predictions_to_be_believed() -> None:
+    joint = [[[3, 0], [2, 2]], [[1, 3], [3, 1]]]
+    prior = {"measured": "1/2", "strongest": "1/2"}
+    solved = Solved(table(joint, prior, (1, 1), (0, 0)))
+    assert misreport(solved, "full_sharing", 0).gain >= F(1, 60)
+
+
+@SMALL
+@given(counts=st.lists(st.integers(0, 3), min_size=8, max_size=8).filter(any))
+def test_every_lie_of_full_sharing_is_tried(counts: list[int]) -> None:
+    """All models and reports of firm 1, by hand; tables with empty cells."""
+    joint = [[counts[0:2], counts[2:4]], [counts[4:6], counts[6:8]]]
+    solved = Solved(table(joint, {"measured": "1/3", "strongest": "2/3"}, (1, 1), (0, 0)))
+    game, setting = solved.games["full_sharing"], solved.setting
+    acts = {
+        tuple(v for _, v in seen): profile.acts[n]
+        for component, profile in zip(game.components, game.selected, strict=True)
+        for n, seen in enumerate(component.infos)
+        if component.firm(n) == 1
+    }
+    pairs = sorted({cell.pair for cell in setting.cells}, key=repr)
+
+    def best(told_pair: object) -> Fraction | None:
+        total = F(0)
+        for pair, s1 in {(c.pair, c.s1) for c in setting.cells}:
+            group = [c for c in setting.cells if (c.pair, c.s1) == (pair, s1)]
+            worth = []
+            for report in sorted({c.s1 for c in setting.cells}):
+                believed = pair if told_pair is None else told_pair
+                rivals = [acts.get(("", "", believed, report, c.s2)) for c in group]
+                if None not in rivals:
+                    worth.append(
+                        sum(
+                            max((setting.gamma if a == r else 1) * c.values[a] for a in (0, 1))
+                            for c, r in zip(group, rivals, strict=True)
+                        )
+                    )
+            if not worth:
+                return None
+            total += max(worth)
+        return total / (setting.masses * setting.stakes)
+
+    found = [v for v in (best(None), *(best(p) for p in pairs)) if v is not None]
+    gain = max(found) - solved.payoffs("full_sharing")[0]
+    assert misreport(solved, "full_sharing", 0).gain == gain

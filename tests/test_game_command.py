@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from simulations.game.__main__ import main
@@ -78,7 +79,7 @@ def test_more_says_what_it_rests_on(told: Any) -> None:
         "offered": "1/2",
         "demanded": "211/400",
     }
-    assert found["M5"]["equilibria"]["no_sharing"]["components"][0]["pure"] == 3
+    assert found["M5"]["equilibria"]["no_sharing"]["components"][0]["pure_count"] == 3
     assert found["S6"]["welfare"]["train_sharing"]["paper_interim"]["lowers_trade"] is True
 
 
@@ -87,7 +88,10 @@ def test_a_row_in_words_says_who_refuses_and_why(told: Any) -> None:
     assert "infer_sharing: would not be signed." in words
     assert "Firm 1 refuses: it would get 3/20 (0.1500) at most, and no_sharing may give it" in words
     assert "firm 1 plays 1 on s1=1, else 0, and firm 2 plays 1 on s2=1, else 0" in words
-    assert "1/40 (0.0250) to 3/40 (0.0750) a client from firm 2 to firm 1" in words
+    assert (
+        "1/40 (0.0250) to 3/40 (0.0750) a client from firm 2 to firm 1 leaves neither worse off"
+        in words
+    )
     assert "Firm 1 could gain 3/20 (0.1500) by misreporting" in words
 
 
@@ -141,6 +145,14 @@ MISTAKES = [
     (broken(params=params(worlds=[{"weight": 1, "rho": "3/4"}])), "from 1/2 to 7/10"),
     (broken(firms=["x"]), "firms is"),
     (broken(contracts={"full_sharing": {}}), "no_sharing must be among them"),
+    (broken(contracts=5), "contracts is 5; legal is an object"),
+    (broken(contracts=["no_sharing", ["a"]]), "legal is an object name -> mask"),
+    (broken(contracts={"no_sharing": {}, "x": {"firm1": 5}}), "firm1 sees 5 of its rival"),
+    (broken(contracts={"no_sharing": {}, "x": {"firm1": "z2"}}), "firm1 sees 'z2' of its rival"),
+    (broken(contract={}), "Did you mean 'contracts'?"),
+    ("[" * 100_000, "is not JSON"),
+    (broken(params=params(C=["0", "1e99999999"])), "legal is a finite number"),
+    (broken(params=params(C=["0", 10**400])), "C[1] is huge"),
     (broken(setting="table", params={"table": 3}), "table is 3; legal is a list"),
     (broken(setting="table", params={"table": [[[1]], [[1]]], "prior": 3}), "prior is 3"),
 ]
@@ -176,3 +188,29 @@ def test_the_command_runs_as_a_module(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "invalid choice: 'papers'" in done.stderr
+
+
+def test_a_game_with_too_many_candidates_says_so_and_does_not_hang(
+    told: Any, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    table = rng.integers(1, 50, (2, 20, 20)).tolist()
+    file = tmp_path / "row.json"
+    file.write_text(broken(setting="table", params={"table": table, "R": [1, 1], "C": [0, 0]}))
+    assert "too many" in told("solve", str(file), status=2)
+
+
+def test_the_certificate_and_the_equilibria_are_written_out(told: Any, tmp_path: Path) -> None:
+    file = tmp_path / "row.json"
+    file.write_text(json.dumps(QUESTION))
+    (part,) = json.loads(told("solve", str(file), "--more"))["equilibria"]["no_sharing"][
+        "components"
+    ]
+    assert len(part["eliminated"]) == len(part["information_sets"]) == 4
+    (acts,) = part["pure"]
+    played = [
+        (i["firm"], i.get("s1", i.get("s2")))
+        for i, a in zip(part["information_sets"], acts, strict=True)
+        if a
+    ]
+    assert played == [("firm1", "1"), ("firm2", "1")]

@@ -17,8 +17,9 @@ from server.game.dominance import BASELINE, Reading, Solved
 class Transfer:
     """Payments a client from firm 2 to firm 1 (negative: the other way) that both would accept.
 
-    With selected equilibria, ex ante: low = no1 - c1 is the least that firm 1 accepts, high =
-    c2 - no2 the most that firm 2 pays, and the Nash bargaining split is halfway.
+    Whatever the reading of dominance, this is about averages in the selected equilibria: low =
+    no1 - c1 is the least that firm 1 accepts, high = c2 - no2 the most that firm 2 pays, and the
+    Nash bargaining split is halfway.
 
     >>> Transfer(Fraction(1, 40), Fraction(3, 40)).nash
     Fraction(1, 20)
@@ -34,7 +35,7 @@ class Transfer:
 
     @property
     def exists(self) -> bool:
-        """Whether some payment makes the contract individually rational for both."""
+        """Whether with some payment both earn at least what they earn alone, on average."""
         return self.low <= self.high
 
     @property
@@ -44,7 +45,7 @@ class Transfer:
 
 
 def transfer(solved: Solved, contract: str) -> Transfer:
-    """The side payments that make a contract individually rational for both firms."""
+    """The side payments with which both firms earn at least what they earn alone, on average."""
     alone, under = solved.payoffs(BASELINE), solved.payoffs(contract)
     return Transfer(alone[0] - under[0], under[1] - alone[1])
 
@@ -54,9 +55,9 @@ def transfer(solved: Solved, contract: str) -> Transfer:
 class TwoPart:
     """A fixed fee and a price a prediction, paid by `payer` (0 or 1) to its rival.
 
-    A price is paid only for predictions that the payer asks for, so it may not exceed what the
-    prediction is worth to it whatever it saw itself (`limit`); the fee carries the rest. Both are
-    per client; a negative fee is a rebate.
+    A price is paid only for predictions that the payer asks for. Up to `limit`, what a prediction
+    is worth to it at least, whatever it saw itself, it asks for every one; the fee carries the
+    rest. Both are per client and >= 0.
     """
 
     payer: int
@@ -66,7 +67,7 @@ class TwoPart:
 
 
 def two_part(solved: Solved, contract: str) -> TwoPart | None:
-    """The Nash split as a price a prediction, as high as it can be, and a fixed fee.
+    """The Nash split as a fixed fee and a price at which the payer asks for every prediction.
 
     None where no payment makes the contract rational, or the payer sees no prediction of its rival.
     """

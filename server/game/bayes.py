@@ -18,6 +18,7 @@ from server.game.sight import Seen, Sight
 from server.game.worlds import Setting
 
 MOST_EQUILIBRIA = 50_000
+MOST_STEPS = 3_000_000  # cells looked at while equilibria are searched for
 Acts = tuple[int, ...]
 """An action an information set: firm 1's first, then firm 2's."""
 
@@ -152,18 +153,22 @@ class Component:
         Raises:
             FedpactError: there are too many to list.
         """
-        found = list(islice(self._search(self._eliminated()[0]), MOST_EQUILIBRIA + 1))
-        if len(found) > MOST_EQUILIBRIA:
+        budget = [MOST_STEPS]
+        found = list(islice(self._search(self._eliminated()[0], budget), MOST_EQUILIBRIA + 1))
+        if len(found) > MOST_EQUILIBRIA or budget[0] < 0:
             raise FedpactError(
-                f"A component of {len(self.infos)} information sets has more than "
-                f"{MOST_EQUILIBRIA:,} pure equilibria. Use fewer signals or samples, or break "
-                "ties: an action that earns exactly nothing makes every choice an equilibrium."
+                f"A component of {len(self.infos)} information sets has too many pure equilibria, "
+                "or too many candidates, to list. Use fewer signals or samples, or break ties: an "
+                "action that earns exactly nothing makes every choice an equilibrium."
             )
         return tuple(map(self.profile, found))
 
-    def _search(self, acts: list[int | None]) -> Iterator[Acts]:
+    def _search(self, acts: list[int | None], budget: list[int]) -> Iterator[Acts]:
         """Depth first; a branch ends where some set's action can be no best response."""
         acts = list(acts)
+        budget[0] -= len(self.cells)
+        if budget[0] < 0:
+            return
         settled = False
         while not settled:
             settled = True
@@ -180,7 +185,7 @@ class Component:
         info = acts.index(None)
         for act in (0, 1):
             acts[info] = act
-            yield from self._search(acts)
+            yield from self._search(acts, budget)
 
     @cached_property
     def selected(self) -> Profile:

@@ -9,6 +9,7 @@ import numpy as np
 
 from parties.exchange import Array, FedpactError
 
+FARTHEST = 1e8  # largest ratio of two stakes that floats can judge
 ROUNDING = 1e-9  # what a probability may miss its bounds by
 MOST_SIGNALS = 8
 BLOCK = 1 << 14  # points checked at a time
@@ -68,6 +69,21 @@ def length(values: Mapping[str, Any]) -> int:
     return next(iter(sizes.values()), 1)
 
 
+def _stakes(*sizes: Array) -> None:
+    """Refuse stakes so far apart that floats cannot compare what they earn."""
+    whole = np.broadcast_arrays(*sizes)
+    largest = np.maximum.reduce(whole)
+    least = np.minimum.reduce([np.where(s > 0, s, np.inf) for s in whole])
+    wrong = largest > FARTHEST * least
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise FedpactError(
+            f"rewards and costs reach from {least[at]:g} to {largest[at]:g} at point {at}; floats "
+            f"compare payoffs up to a ratio of {FARTHEST:g}. Bring them closer, or use the exact "
+            "engine (python -m simulations.game solve)."
+        )
+
+
 def correlation(values: Mapping[str, Array]) -> None:
     """Refuse what no market with known accuracies and unknown correlation can be."""
     for name in ("alpha", "beta", "gamma"):
@@ -75,6 +91,7 @@ def correlation(values: Mapping[str, Array]) -> None:
     for name in ("R0", "R1", "C0", "C1"):
         between(name, values[name], 0.0)
     n = length(values)
+    _stakes(*(values[name] for name in ("R0", "R1", "C0", "C1")))
     prior("weight", values["weight"], values["rho"].shape[1])
     between("rho", values["rho"], 0.0, 1.0 + ROUNDING)
     for lo in range(0, n, BLOCK):

@@ -183,6 +183,15 @@ class Solved:
 
     def standings(self, reading: Reading) -> dict[str, Standing]:
         """Every contract under one reading."""
+        if reading not in self._known:
+            self._known[reading] = self._standings(reading)
+        return self._known[reading]
+
+    @cached_property
+    def _known(self) -> dict[Reading, dict[str, Standing]]:
+        return {}
+
+    def _standings(self, reading: Reading) -> dict[str, Standing]:
         names = list(self.games)
         holds = {
             (one, two): self.dominates(one, two, reading)

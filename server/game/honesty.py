@@ -49,8 +49,7 @@ class Liar:
 
     It hands over its model once, knowing its z_i; it reports a prediction for a client knowing all
     training observations that it sees and its own prediction; it acts knowing all that it sees.
-    Models that would show the rival something impossible are not handed over: they would be found
-    out at once.
+    What would show the rival something impossible is not said: it would be found out at once.
     """
 
     solved: Solved
@@ -60,10 +59,10 @@ class Liar:
     def best(self, penalty: Fraction) -> Fraction:
         """Largest ex-ante gain of any lie, if a client served on one costs `penalty`."""
         total = Fraction(0)
-        for z, cells in self._by_history.items():
-            honest = self._value(cells, None, None)
-            worth = [self._value(cells, model, penalty) for model in self._models(z, cells)]
-            total += max(worth) - honest
+        for cells in self._by_history.values():
+            honest = self._honest(cells)
+            found = [self._value(cells, model, penalty) for model in self._models]
+            total += max(value for value in found if value is not None) - honest
         return total
 
     @cached_property
@@ -74,20 +73,25 @@ class Liar:
         prediction must cost its gain given what the liar knew when it reported it.
         """
         needed = Fraction(0)
-        for z, cells in self._by_history.items():
-            honest = self._value(cells, None, None)
-            for model in self._models(z, cells):
-                if model is not None:
-                    gain = self._value(cells, model, Fraction(0)) - honest
-                    needed = max(needed, gain / self._probability(cells))
+        for cells in self._by_history.values():
+            honest = self._honest(cells)
+            for model in self._models:
+                value = self._value(cells, model, Fraction(0))
+                if model is not None and value is not None:
+                    needed = max(needed, (value - honest) / self._probability(cells))
             for group in _grouped(cells, self._before):
-                gain = self._value(group, None, Fraction(0)) - self._value(group, None, None)
-                needed = max(needed, gain / self._probability(group))
+                value = self._value(group, None, Fraction(0))
+                assert value is not None  # the truth is always possible
+                needed = max(needed, (value - self._honest(group)) / self._probability(group))
         return needed
 
     @property
     def _names(self) -> tuple[str, str]:
         return (("z1", "s1"), ("z2", "s2"))[self.firm]
+
+    @property
+    def _theirs(self) -> tuple[str, str]:
+        return (("z2", "s2"), ("z1", "s1"))[self.firm]
 
     @cached_property
     def _shared(self) -> tuple[bool, bool]:
@@ -117,18 +121,37 @@ class Liar:
     def _signals(self) -> list[int]:
         return sorted({getattr(cell, self._names[1]) for cell in self.solved.setting.cells})
 
-    def _models(self, z: Hashable, cells: list[Cell]) -> list[Model]:
-        """The truth, and every false model that cannot be told from a true one at once."""
-        models: list[Model] = [None]
+    @cached_property
+    def _models(self) -> list[Model]:
+        """The truth, and false models; of those that the rival treats alike the first only."""
         if not self._shared[0]:
-            return models
-        believed = {
-            (getattr(cell, self._names[0]), cell.pair) for cell in self.solved.setting.cells
-        }
+            return [None]
+        cells = self.solved.setting.cells
+        rivals = tuple({getattr(cell, name) for cell in cells} for name in self._theirs)
+        believed = {(getattr(cell, self._names[0]), cell.pair) for cell in cells}
+        kinds: dict[tuple[int | None, ...], Model] = {}
         for model in sorted(believed, key=repr):
-            if all(self._rival_acts(cell, model, self._signal(cell)) is not None for cell in cells):
-                models.append(model)
-        return models
+            treated = tuple(
+                self._acts_on(model, z, s, report)
+                for z in sorted(rivals[0], key=repr)
+                for s in sorted(rivals[1])
+                for report in self._signals
+            )
+            kinds.setdefault(treated, model)
+        return [None, *kinds.values()]
+
+    def _acts_on(self, model: Model, z: Hashable, s: int, report: int) -> int | None:
+        """The rival's action on a false model and a report, with its own z and s."""
+        assert model is not None
+        told: dict[str, Hashable] = dict(zip(self._theirs, (z, s), strict=True))
+        told |= {self._names[0]: model[0], "pair": model[1], self._names[1]: report}
+        sees = self.solved.games[self.contract].sight.sees(1 - self.firm)
+        return self._acts.get(tuple((name, told[name]) for name in sees))
+
+    def _honest(self, cells: list[Cell]) -> Fraction:
+        value = self._value(cells, None, None)
+        assert value is not None
+        return value
 
     def _signal(self, cell: Cell) -> int:
         signal: int = getattr(cell, self._names[1])
@@ -136,9 +159,10 @@ class Liar:
 
     def _rival_acts(self, cell: Cell, model: Model, report: int) -> int | None:
         """The rival's action on what it is told; None if it could not happen without a lie."""
-        told = {name: getattr(cell, name) for name in ("z1", "z2", "pair", "s1", "s2")}
         if model is not None:
-            told[self._names[0]], told["pair"] = model
+            z, s = (getattr(cell, name) for name in self._theirs)
+            return self._acts_on(model, z, s, report)
+        told = {name: getattr(cell, name) for name in ("z1", "z2", "pair", "s1", "s2")}
         told[self._names[1]] = report
         sees = self.solved.games[self.contract].sight.sees(1 - self.firm)
         return self._acts.get(tuple((name, told[name]) for name in sees))
@@ -149,8 +173,11 @@ class Liar:
         known = [name for name in sees if name in ("z1", "z2", "pair")]
         return tuple(getattr(cell, name) for name in (*known, self._names[1]))
 
-    def _value(self, cells: list[Cell], model: Model, penalty: Fraction | None) -> Fraction:
-        """The liar's part of the ex-ante utility; without `penalty` its predictions are true."""
+    def _value(self, cells: list[Cell], model: Model, penalty: Fraction | None) -> Fraction | None:
+        """The liar's part of the ex-ante utility; without `penalty` its predictions are true.
+
+        None where a false model would be found out whatever is reported.
+        """
         total = Fraction(0)
         for group in _grouped(cells, self._before):
             true = self._signal(group[0])
@@ -160,6 +187,8 @@ class Liar:
                 value = self._reported(group, model, report)
                 if value is not None:
                     worth.append(value - (cost if model is not None or report != true else 0))
+            if not worth:
+                return None
             total += max(worth)
         return total
 

@@ -34,12 +34,15 @@ class Sight:
 
     def __post_init__(self) -> None:
         for number, (sees, legal) in enumerate(zip((self.firm1, self.firm2), RIVAL, strict=True)):
-            wrong = [item for item in sees if item not in legal]
-            if isinstance(sees, str) or wrong or len(set(sees)) != len(sees):
+            listed = isinstance(sees, list | tuple)
+            if not listed or any(s not in legal for s in sees) or len(set(sees)) != len(sees):
                 raise FedpactError(
-                    f"firm{number + 1} sees {list(sees)!r} of its rival; legal is a list of "
+                    f"firm{number + 1} sees {sees!r} of its rival; legal is a list of "
                     f"{legal[0]!r} (its model) and {legal[1]!r} (its prediction), or neither."
                 )
+        for name, legal in zip(("firm1", "firm2"), RIVAL, strict=True):
+            ordered = tuple(item for item in legal if item in getattr(self, name))
+            object.__setattr__(self, name, ordered)
 
     def sees(self, firm: int) -> tuple[str, ...]:
         """Names of all that a firm (0 or 1) sees."""
@@ -74,13 +77,20 @@ def sights(contracts: Mapping[str, Any] | Iterable[str] | None) -> dict[str, Sig
     """
     if contracts is None:
         return dict(CONTRACTS)
+    if not isinstance(contracts, Mapping):
+        listed = isinstance(contracts, list | tuple)
+        if not listed or not all(isinstance(name, str) for name in contracts):
+            raise FedpactError(
+                f"contracts is {contracts!r}; legal is an object name -> mask, or a list of the "
+                f"names {', '.join(CONTRACTS)}."
+            )
     named = contracts if isinstance(contracts, Mapping) else dict.fromkeys(contracts)
     found = {}
     for name, mask in named.items():
         if name in CONTRACTS and not mask:
             found[name] = CONTRACTS[name]
         elif isinstance(mask, Mapping) and set(mask) <= {"firm1", "firm2"}:
-            found[name] = Sight(tuple(mask.get("firm1", ())), tuple(mask.get("firm2", ())))
+            found[name] = Sight(mask.get("firm1", ()), mask.get("firm2", ()))
             if found[name] != CONTRACTS.get(name, found[name]):
                 raise FedpactError(
                     f"{name} is the name of one of the paper's contracts, with another meaning. "

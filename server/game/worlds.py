@@ -6,6 +6,7 @@ one common denominator.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -19,6 +20,7 @@ Instance = tuple[int, int, int]
 """(t, s1, s2): the true class and both firms' signals (predictions) for one client."""
 History = tuple[Hashable, Hashable, Hashable]
 """(z1, z2, pair): both firms' training observations, and what only the two together show."""
+HUGE = 10**300
 NOTHING: History = ("", "", "")
 
 
@@ -30,14 +32,18 @@ def fraction(value: Any, name: str) -> Fraction:
     """
     if isinstance(value, Fraction):
         return value
+    shown = "huge" if isinstance(value, int) and abs(value) >= HUGE else str(value).strip()
     if isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            return Fraction(str(value).strip())
-        except (ValueError, ZeroDivisionError):
-            pass
+        power = re.search(r"[eE]([+-]?\d+)$", shown)
+        if len(shown) <= 1000 and (power is None or abs(int(power[1])) <= 300):
+            try:
+                return Fraction(shown)
+            except (ValueError, ZeroDivisionError):
+                pass
+    said = shown if shown == "huge" else repr(value)
     raise FedpactError(
-        f'{name} is {value!r}; legal is a finite number. Write it as a fraction ("4/5"), a '
-        'decimal ("0.8") or a whole number.'
+        f"{name} is {said[:60]}; legal is a finite number of a size that can be meant. Write it as "
+        'a fraction ("4/5"), a decimal ("0.8") or a whole number.'
     )
 
 

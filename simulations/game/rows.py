@@ -12,6 +12,7 @@ from typing import Any
 
 from parties.exchange import FedpactError
 from server.game.bargain import Transfer, TwoPart, transfer, two_part, welfare
+from server.game.bayes import Component
 from server.game.dominance import GOLDEN, READINGS, Reading, Solved
 from server.game.honesty import misreport
 from server.game.mixed import mixed_equilibria
@@ -22,6 +23,13 @@ from simulations.mistakes import did_you_mean
 
 Row = dict[str, Any]
 FIRMS = ("firm1", "firm2")
+MOST_LISTED = 100  # pure equilibria of a component that are written out
+KEYS = ("id", "firms", "setting", "params", "contracts", "note")
+ANSWERS = (  # of a row that was answered before; they are worked out again
+    *("payoffs", "dominance_solvable", "unique_pure", "trade_probability", "ir", "irpo"),
+    *("transfers", "potential", "interim", "equilibria", "welfare", "honesty", "uniquely_irpo"),
+    "objections",
+)
 # The names that rows use, for the names that Python allows.
 RENAMED = {"lam": "lambda", "joint": "table"}
 SETTINGS: Mapping[str, Callable[..., Setting]] = {
@@ -51,8 +59,8 @@ def read_rows(source: str) -> tuple[list[Row], bool]:
             "contest (it has a game.json), or - for standard input."
         ) from fault
     try:
-        found = json.loads(text)
-    except ValueError as fault:
+        found = json.loads(text.removeprefix("\ufeff"))
+    except (ValueError, RecursionError) as fault:
         raise FedpactError(
             f"{source} is not JSON: {fault}. Legal is one row, or a list of rows, with the keys "
             "id, setting and params."
@@ -88,6 +96,9 @@ def names_of(row: Row) -> tuple[str, str]:
 
 
 def _setting(row: Row) -> Setting:
+    for key in row:
+        if key not in (*KEYS, *ANSWERS):
+            raise FedpactError(f"a row has no {key!r}. {did_you_mean(key, list(KEYS))}")
     kind, params = str(row.get("setting")), row.get("params")
     if kind not in SETTINGS:
         raise FedpactError(
@@ -154,9 +165,7 @@ def answer(row: Row, asked: Sequence[Reading] = GOLDEN, more: bool = False) -> R
     solved = solved_row(row)
     games = solved.games
     standings = {reading.name: solved.standings(reading) for reading in asked}
-    kept = {
-        key: row[key] for key in ("id", "firms", "setting", "params", "contracts") if key in row
-    }
+    kept = {key: row[key] for key in KEYS if key in row}
     found: Row = kept | {
         "payoffs": {name: _texts(solved.payoffs(name)) for name in games},
         "dominance_solvable": {name: game.dominance_solvable for name, game in games.items()},
@@ -213,11 +222,20 @@ def _more(solved: Solved, asked: Sequence[Reading]) -> Row:
             name: {
                 "components": [
                     {
-                        "pure": len(component.equilibria),
-                        "mixed": None if search is None else len(search.equilibria),
+                        "information_sets": [_seen(c, n) for n in range(len(c.infos))],
+                        "eliminated": [
+                            {"round": e.round, "firm": FIRMS[e.firm], "action": e.action}
+                            | {"seen": {k: label(v) for k, v in e.seen}}
+                            for e in c.eliminations
+                        ],
+                        "pure": [list(e.acts) for e in c.equilibria[:MOST_LISTED]],
+                        "pure_count": len(c.equilibria),
+                        "mixed": None
+                        if search is None
+                        else [_texts(e.acts) for e in search.equilibria],
                         "mixed_complete": search is not None and search.complete,
                     }
-                    for component, search in zip(game.components, searches[name], strict=True)
+                    for c, search in zip(game.components, searches[name], strict=True)
                 ],
             }
             for name, game in games.items()
@@ -258,6 +276,12 @@ def _more(solved: Solved, asked: Sequence[Reading]) -> Row:
             for reading in asked
         },
     }
+
+
+def _seen(component: Component, place: int) -> dict[str, str]:
+    """An information set: whose it is, and what it sees."""
+    seen = {k: label(v) for k, v in component.infos[place]}
+    return {"firm": FIRMS[component.firm(place)], **seen}
 
 
 def label(z: Hashable) -> str:

@@ -13,6 +13,7 @@ from server.game.sight import Seen
 from simulations.game.rows import Row, label, names_of, solved_row
 
 Names = tuple[str, str]
+SELECTED = "In the selected equilibria, on average,"
 
 
 def explain(row: Row, reading: Reading) -> str:
@@ -21,6 +22,8 @@ def explain(row: Row, reading: Reading) -> str:
     standings = solved.standings(reading)
     params = ", ".join(f"{k}={_short(v)}" for k, v in row["params"].items() if k != "table")
     lines = [f"{row.get('id', 'row')}: setting {row['setting']}, {params}"]
+    if "note" in row:
+        lines += ["", str(row["note"])]
     if "table" in row["params"]:
         lines += _joint(solved, names)
     lines += ["", *_payoffs(solved, standings, names), "", *_read_as(reading)]
@@ -41,7 +44,7 @@ def _short(value: object) -> str:
 
 def _joint(solved: Solved, names: Names) -> list[str]:
     """P(t, s1, s2) at the prior's mean, a line a pair of signals."""
-    rows: list[tuple[str, ...]] = [(*names, "P(t=0)", "P(t=1)")]
+    rows: list[tuple[str, ...]] = [(*names, "mean P(t=0)", "mean P(t=1)")]
     joint: dict[tuple[int, int], list[Fraction]] = {}
     for cell, t, probability in solved.setting.events:
         joint.setdefault((cell.s1, cell.s2), [Fraction(0), Fraction(0)])[t] += probability
@@ -186,29 +189,29 @@ def _payment(solved: Solved, name: str, names: Names) -> list[str]:
     payment = transfer(solved, name)
     if not payment.exists:
         return [
-            "No side payment makes it rational for both: it takes "
+            f"{SELECTED} no side payment leaves both as well off as alone: it takes "
             f"{number(-payment.surplus)} a client from what the two earn together."
         ]
-    if payment.surplus == 0 and payment.low == 0:
+    if payment.low <= 0 <= payment.high and payment.nash == 0:
         return []
     nash = payment.nash or Fraction(0)
     payer, payee = names[::-1] if nash >= 0 else names
     ends = sorted((abs(payment.low), abs(payment.high)))
     if payment.low < 0 < payment.high:
         text = (
-            "On average both gain in the selected equilibria without any payment; "
-            f"{payer} paying {payee} {number(abs(nash))} a client would split the surplus equally."
+            f"{SELECTED} both gain without any payment; {payer} paying {payee} "
+            f"{number(abs(nash))} a client would split the surplus equally."
         )
     elif payment.surplus == 0:
         text = (
-            f"A payment of exactly {number(abs(nash))} a client from {payer} to {payee} makes it "
-            "rational for both on average; there is no surplus to split."
+            f"{SELECTED} a payment of exactly {number(abs(nash))} a client from {payer} to {payee} "
+            "leaves both as well off as alone; there is no surplus to split."
         )
     else:
         text = (
-            f"A payment of {number(ends[0])} to {number(ends[1])} a client from {payer} to {payee} "
-            f"makes it rational for both on average; {number(abs(nash))} splits the surplus "
-            "equally."
+            f"{SELECTED} a payment of {number(ends[0])} to {number(ends[1])} a client from {payer} "
+            f"to {payee} leaves neither worse off than alone; {number(abs(nash))} splits the "
+            "surplus equally."
         )
     lines = [text]
     parts = two_part(solved, name)
@@ -216,7 +219,7 @@ def _payment(solved: Solved, name: str, names: Names) -> list[str]:
         fee = f" and a fixed fee of {number(parts.fee)} a client" if parts.fee else ""
         lines.append(
             f"Paid by use: {number(parts.price)} a prediction{fee}; above "
-            f"{number(parts.limit)} a prediction {names[parts.payer]} would stop asking."
+            f"{number(parts.limit)} {names[parts.payer]} would no longer ask for every client."
         )
     return lines
 
