@@ -16,7 +16,8 @@ from server.contracts.train_sharing import TrainSharing
 from server.estimate import estimate, posterior
 from server.game.dominance import Solved
 from server.game.samples import Paired, paired
-from server.game.settings import table
+from server.game.settings import table as table_setting
+from server.game.solve import payoffs
 from server.game.table import CouplingPrior, independent, strongest
 from server.market import Contest
 from server.play import Equilibrium, Myopic
@@ -138,6 +139,45 @@ def test_couplings_of_many_tables_are_those_of_each() -> None:
 
 def test_the_measured_table_can_be_solved_exactly() -> None:
     counts = np.rint(S1 * 100).astype(int).tolist()
-    solved = Solved(table(counts, C=(0, 1)))
+    solved = Solved(table_setting(counts, C=(0, 1)))
     for name, expected in ROW["S1"]["payoffs"].items():
         assert [str(v) for v in solved.payoffs(name)] == expected
+
+
+def test_while_models_are_not_shared_firms_act_on_the_prior() -> None:
+    # Equal firms and a high cost: acting together pays under one coupling and not under another.
+    table = 0.5 * independent(S1) + 0.5 * strongest(S1)
+    market = Contest(R0=0, R1=1, C0=0, C1=2.2)
+    tables = posterior(table * 1e7, rng(), draws=20)
+    for prior in (CouplingPrior(1.0, 0.0), CouplingPrior(0.0, 1.0)):
+        play = Equilibrium(prior=prior)
+        found = estimate(tables, CONTRACTS, play, market)
+        for name, contract in CONTRACTS.items():
+            paid = []
+            for drawn in tables:
+                belief = drawn if contract.models else prior.mean(drawn)
+                maps = play.maps(belief, market, contract.predictions)
+                paid.append(payoffs(drawn, maps, market.payoff, market.gamma))
+            np.testing.assert_allclose(found[name].payoffs, np.mean(paid, axis=0), atol=1e-12)
+    one, two = (
+        estimate(tables, CONTRACTS, Equilibrium(prior=CouplingPrior(*w)), market)["infer_sharing"]
+        for w in ((1.0, 0.0), (0.0, 1.0))
+    )
+    assert not np.allclose(one.payoffs, two.payoffs)
+
+
+def test_a_contract_that_another_beats_is_not_irpo() -> None:
+    # Knowing the coupling is worth more than believing in the wrong one.
+    table = 0.5 * independent(S1) + 0.5 * strongest(S1)
+    market = Contest(R0=0, R1=1, C0=0, C1=2.2)
+    tables = posterior(table * 1e7, rng(), draws=50)
+    wrong, right = sorted(
+        (
+            estimate(tables, CONTRACTS, Equilibrium(prior=CouplingPrior(*w)), market)
+            for w in ((1.0, 0.0), (0.0, 1.0))
+        ),
+        key=lambda found: float(found["infer_sharing"].payoffs[0]),
+    )
+    assert np.all(wrong["full_sharing"].payoffs > wrong["infer_sharing"].payoffs)
+    assert wrong["infer_sharing"].irpo == 0
+    assert right["infer_sharing"].irpo == right["full_sharing"].irpo
