@@ -306,9 +306,10 @@ def closed_form(point: dict[str, Any]) -> dict[str, tuple[Fraction, Fraction] | 
     }
 
 
-def test_exact_closed_form_and_fast_path_agree_on_10_000_points() -> None:
+@pytest.mark.parametrize("count", [2_000, pytest.param(10_000, marks=pytest.mark.long)])
+def test_exact_closed_form_and_fast_path_agree_on_random_points(count: int) -> None:
     rng = random.Random(7)
-    points = [random_point(rng) for _ in range(10_000)]
+    points = [random_point(rng) for _ in range(count)]
     arrays = {k: np.array([float(p[k]) for p in points]) for k in ("alpha", "beta", "R", "C")}
     fast = solve_correlation(
         arrays["alpha"],
@@ -340,7 +341,7 @@ def test_exact_closed_form_and_fast_path_agree_on_10_000_points() -> None:
             found = zip(fast.ir[:, n], fast.pareto_optimal[:, n], strict=True)
             assert flags == [(bool(i), bool(p)) for i, p in found]
     assert np.mean(fast.tie) < 0.05
-    assert all(count > 8_000 for count in compared.values())
+    assert all(number > 0.8 * count for number in compared.values())
 
 
 # ------------------------------------------------------------------ what the paper proves

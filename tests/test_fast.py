@@ -279,8 +279,12 @@ def test_scaling_rewards_and_costs_scales_payoffs(
     np.testing.assert_allclose(scaled.payoffs, scale * plain.payoffs, rtol=0, atol=1e-11)
 
 
+# Nothing, or not so little that floats could not hold it against the others.
+STAKE = st.just(0.0) | st.floats(1e-3, 4)
+
+
 @settings(max_examples=60)
-@given(ACCURACY, ACCURACY, st.floats(0, 1), st.floats(0, 4), st.floats(0, 2), st.floats(0, 2))
+@given(ACCURACY, ACCURACY, st.floats(0, 1), STAKE, STAKE, STAKE)
 def test_without_rivalry_seeing_more_never_hurts(
     alpha: float, beta: float, theta: float, cost: float, R0: float, C0: float
 ) -> None:
@@ -405,3 +409,8 @@ def test_tables_that_are_none_are_refused() -> None:
         play_episodes(table, (np.zeros((2, 3)),) * 2, np.eye(2), 0.5, 9, np.random.default_rng(0))
     with pytest.raises(FedpactError, match="episodes=1"):
         play_episodes(table, (np.zeros((2, 2)),) * 2, np.eye(2), 0.5, 1, np.random.default_rng(0))
+
+
+def test_stakes_too_far_apart_for_floats_are_refused() -> None:
+    with pytest.raises(FedpactError, match="reach from 1 to 1e\\+13 at point 0"):
+        solve_correlation(1.0, 0.9, 0.9, 1, R0=0, R1=1, C0=0, C1=1e13, gamma=0.5)
