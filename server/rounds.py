@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
-from parties.exchange import Measure, Offer, Request, Scores, Terms, Trained, Weights
+from parties.exchange import (
+    FedpactError,
+    Measure,
+    Offer,
+    Request,
+    Scores,
+    Terms,
+    Trained,
+    Weights,
+)
+from server.market import OwnCases
 from server.outcome import Case, Progress, Record, Scored, Spent, Step
+from server.strategies import Strategy
 from server.transport import Answers
 
 
@@ -37,6 +48,13 @@ def hold_rounds(
     return progress, updates
 
 
+def barred(case: Case, progress: Progress) -> set[str]:
+    """Firms that get no common model: those that declined, and riders where riders get none."""
+    market = case.market
+    excluded = isinstance(market, OwnCases) and market.excludes_riders
+    return {*progress.declined, *(progress.riders if excluded else ())}
+
+
 def no_deal(case: Case, declined: Mapping[str, str]) -> bool:
     """Whether a contract cannot be held without the firms that declined it."""
     if not declined:
@@ -59,10 +77,9 @@ def _round(
         strategy.wants_precision and terms.models,
     )
     asked = case.firms if alone else case.participation.asked(case.firms, case.seed, turn)
-    asked = tuple(name for name in asked if name not in before.declined)
-    if len(asked) < 2 and not alone:  # nothing to combine: the round is void
-        for name in asked:
-            record.curve(Step(case.seed, terms.contract, turn, 0, name, 0, float("nan"), "void"))
+    asked = tuple(name for name in asked if name not in barred(case, before))
+    if len(asked) < 2 and not alone:  # nothing to combine
+        _void(case, record, turn, asked)
         return replace(before, state=replace(state, turn=turn + 1)), {}
     answers = ask(dict.fromkeys(asked, offer), len(case.firms) if case.market.contested else None)
     failed = answers.faulty | answers.silent
@@ -81,7 +98,11 @@ def _round(
     updates = {n: a.weights for n, a in trained.items() if a.weights is not None}
     declined = {**before.declined, **answers.refused}
     if terms.models and not no_deal(case, declined):
-        state = strategy.combine(updates, state)
+        if alone or _enough(strategy, len(updates)):
+            state = strategy.combine(updates, state)
+        else:
+            _void(case, record, turn, updates)
+            state = replace(state, turn=turn + 1)
     after = replace(
         before,
         state=state,
@@ -93,12 +114,27 @@ def _round(
     return after, updates
 
 
+def _enough(strategy: Strategy, updates: int) -> bool:
+    """Whether so few updates can be combined; the study was checked for full rounds only."""
+    try:
+        strategy.check(updates)
+    except FedpactError:
+        return False
+    return True
+
+
+def _void(case: Case, record: Record, turn: int, firms: Iterable[str]) -> None:
+    """Note that a round has come to nothing."""
+    for name in sorted(firms):
+        record.curve(Step(case.seed, case.contract.name, turn, 0, name, 0, float("nan"), "void"))
+
+
 def _watch(
     case: Case, terms: Terms, ask: Ask, record: Record, progress: Progress, turn: int
 ) -> None:
-    """Every firm that has not declined scores the model that was just published."""
+    """Every firm that gets it scores the model that was just published."""
     measure = Measure(terms, case.seed, progress.state.published, by_class=True, compare=False)
-    asked = [name for name in case.firms if name not in progress.declined]
+    asked = [name for name in case.firms if name not in barred(case, progress)]
     for name, s in sorted(ask(dict.fromkeys(asked, measure)).usable.items()):
         if isinstance(s, Scores) and s.by_class is not None:
             record.score(

@@ -26,7 +26,7 @@ from server.game.solve import payoffs
 from server.game.table import joint_table
 from server.market import Contest, OwnCases
 from server.outcome import Case, Nature, Outcome, Progress, Record, Summary, Unrecorded
-from server.rounds import Ask, hold_rounds, no_deal
+from server.rounds import Ask, barred, hold_rounds, no_deal
 from server.scores import auc, stacked
 from server.transport import Answers
 
@@ -174,11 +174,11 @@ def _own_cases(case: Case, terms: Terms, ask: Ask, progress: Progress) -> Outcom
     """Every firm scores the model it would use against its own."""
     market, state = case.market, progress.state
     assert isinstance(market, OwnCases)
-    barred = {*progress.declined, *(progress.riders if market.excludes_riders else ())}
+    without = barred(case, progress)
     last = None if state.start is state.published else state.start
     requests = {
         name: Measure(_alone(), case.seed)
-        if name in barred or state.published is None
+        if name in without or state.published is None
         else Measure(terms, case.seed, state.published, last, adopt=True)
         for name in case.firms
     }
@@ -188,7 +188,7 @@ def _own_cases(case: Case, terms: Terms, ask: Ask, progress: Progress) -> Outcom
         for name, a in sorted(answers.items())
         if isinstance(a, Scores) and a.own_log_loss is not None
     }
-    sharing = [name for name in case.firms if name not in barred]
+    sharing = [name for name in case.firms if name not in without]
     costs = market.costs(progress.passes, sharing if terms.models else ())
     return Outcome(
         seed=case.seed,

@@ -15,9 +15,9 @@ import numpy as np
 from scipy import stats
 
 from parties.exchange import Array, FedpactError
+from server.game.dominance import BASELINE as BASELINE
 from server.outcome import Outcome, Summary
 
-BASELINE = "no_sharing"
 METHOD = (
     "95 % interval of the mean paired gain a client. Paired over clients and seeds: the variance "
     "of sampling clients (one client's gains under several seeds count once), plus the variance "

@@ -6,12 +6,14 @@ import csv
 import io
 import math
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from parties.exchange import FedpactError
 from server.estimate import estimate, posterior
+from server.game.bargain import Transfer
 from server.market import Contest
 from server.outcome import Outcome
 from server.verdict import BASELINE, ContractVerdict, judge, mean_payoff, method
@@ -113,6 +115,7 @@ def _posteriors(study: Study, measured: Measured | None) -> dict[str, dict[str, 
             "individually_rational": e.individually_rational,
             "irpo": e.irpo,
             "signs": dict(zip(study.names, e.signs.tolist(), strict=True)),
+            "gains": dict(zip(study.names, e.intervals.tolist(), strict=True)),
         }
         for name, e in found.items()
     }
@@ -126,16 +129,17 @@ def _transfer(study: Study, contract: ContractVerdict) -> dict[str, Any] | None:
     if not study.market.contested:
         return None
     first, second = study.names
-    low, high = 0.0 - contract.firms[first].gain, contract.firms[second].gain
-    if math.isnan(low + high):
+    gains = [contract.firms[name].gain for name in (first, second)]
+    if not all(map(math.isfinite, gains)):
         return None
-    exists = low <= high
+    payment = Transfer(-Fraction(gains[0]), Fraction(gains[1]))
+    nash = payment.nash
     return {
         "payer": second,
         "payee": first,
-        "exists": exists,
-        "interval": [low, high] if exists else None,
-        "nash": (low + high) / 2 if exists else None,
+        "exists": payment.exists,
+        "interval": [float(payment.low), float(payment.high)] if payment.exists else None,
+        "nash": None if nash is None else float(nash),
     }
 
 

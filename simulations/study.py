@@ -11,6 +11,8 @@ import numpy as np
 from parties.datasets import Dataset
 from parties.exchange import Array, Declaration, Enrol, FedpactError
 from parties.firm import Firm, Memory
+from parties.partitions.iid import Iid
+from parties.shifts.none import NoShift
 from server.contracts import Contract
 from server.intake import Limits
 from server.market import Market
@@ -133,6 +135,18 @@ class Study:
                 f"strategy is {type(self.strategy).__name__}, which averages models; firms that "
                 "contest clients hold different columns. Use strategy=forward."
             )
+        if self.participation != Participation():
+            raise FedpactError(
+                "participation is about rounds of a common model; firms that contest clients hand "
+                "theirs over once. Leave it at share=1, or use market=own_cases."
+            )
+        for name, firm in self.firms.items():
+            if firm.adopts != "published" or not firm.contributes:
+                raise FedpactError(
+                    f"parties.{name} has adopts={firm.adopts}, contributes={firm.contributes}; "
+                    "where firms contest clients no common model is published. Leave them at "
+                    "published and true, or use market=own_cases."
+                )
         one, two = (self.firms[n].dataset.outcomes(self.seeds[0], "contested") for n in self.names)
         if not np.array_equal(one[0], two[0]):
             raise FedpactError(
@@ -187,6 +201,7 @@ class Study:
 def study_of(config: Mapping[str, Any]) -> Study:
     """Build and check a whole study from a resolved configuration."""
     parts = {name: build(config[name]) for name in PARTS}
+    _check_pool(config)
     known, wanted = config["contract"], config["study"]["contracts"]
     if not isinstance(wanted, list) or len(set(wanted)) != len(wanted):
         raise FedpactError(
@@ -206,6 +221,19 @@ def study_of(config: Mapping[str, Any]) -> Study:
         watch=_flag(config["study"]["watch"], "study.watch"),
         **parts,
     )
+
+
+def _check_pool(config: Mapping[str, Any]) -> None:
+    """A way to divide a pool is refused where no firm's data come from one."""
+    if any("partition" in firm["dataset"] for firm in config["parties"].values()):
+        return
+    for key, plain in (("partition", Iid), ("shift", NoShift)):
+        chosen = config[key]["_target_"]
+        if chosen != f"{plain.__module__}.{plain.__qualname__}":
+            raise FedpactError(
+                f"{key} is {chosen}; these firms divide no pool, so it would change nothing. "
+                "Leave it out, or use parties=ten_digits."
+            )
 
 
 def _flag(value: object, name: str) -> bool:

@@ -210,6 +210,14 @@ def test_an_unknown_field_says_which_there_are() -> None:
 @pytest.mark.parametrize(
     ("overrides", "problem"),
     [
+        (("partition=dirichlet",), "these firms divide no pool"),
+        (("experiment=heart", "shift=rotation"), "these firms divide no pool"),
+        (("participation.share=0.5",), "hand theirs over once"),
+        (("parties.lender_a.contributes=false",), "no common model is published"),
+        (
+            ("parties.lender_a.adopts=best", "parties.lender_a.kept_back=0.2"),
+            "no common model is published",
+        ),
         (("study.contracts=[full_sharing]",), "no_sharing must be among them"),
         (("study.contracts=[no_sharing,ful_sharing]",), "Did you mean 'full_sharing'"),
         (("study.seeds=[0,0]",), "distinct"),

@@ -79,6 +79,7 @@ def test_more_says_what_it_rests_on(told: Any) -> None:
         "offered": "1/2",
         "demanded": "211/400",
     }
+    assert found["S1"]["clients_needed"]["full_sharing"] == {"firm1": 289, "firm2": 159}
     assert found["M5"]["equilibria"]["no_sharing"]["components"][0]["pure_count"] == 3
     assert found["S6"]["welfare"]["train_sharing"]["paper_interim"]["lowers_trade"] is True
 

@@ -198,6 +198,9 @@ def test_an_excluded_rider_gets_no_model(tmp_path: Path) -> None:
     told = held(tmp_path, "parties.hungary.contributes=false", "market.excludes_riders=true")[
         "train_sharing-seed0"
     ]
+    offers = [r for r in table(tmp_path / "messages.csv") if r["receiver"] == "hungary"]
+    shared = [(r["kind"], r["round"]) for r in offers if r["contract"] == "train_sharing"]
+    assert shared == [("Offer", "0")]  # it had no model then; and none afterwards
     assert told.summaries["hungary"].adopted == "own"
     assert told.summaries["hungary"].gain == 0
     assert told.summaries["cleveland"].adopted == "published"
@@ -217,6 +220,16 @@ def test_a_round_without_two_firms_is_void_and_changes_nothing(tmp_path: Path) -
     rows = [r for r in rows if r["contract"] == "train_sharing"]
     assert [r["firm"] for r in rows if r["status"] == "void"] == ["va_long_beach"]
     assert {r["round"] for r in rows if r["status"] == "ok"} == {"0", "2"}
+
+
+def test_a_round_with_too_few_for_the_rule_is_void_too(tmp_path: Path) -> None:
+    # The median needs three firms; in round 1 only two can be reached.
+    away = [f"+participation.absent.{name}=[1]" for name in ("cleveland", "hungary")]
+    held(tmp_path, "strategy=median", "strategy.rounds=3", *away)
+    rows = [r for r in table(tmp_path / "rounds.csv") if r["contract"] == "train_sharing"]
+    void = {r["firm"] for r in rows if r["status"] == "void"}
+    assert void == {"switzerland", "va_long_beach"}
+    assert {r["round"] for r in rows if r["status"] == "void"} == {"1"}
 
 
 def test_watching_scores_every_firm_after_every_round_and_changes_nothing(tmp_path: Path) -> None:

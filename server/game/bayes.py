@@ -237,6 +237,14 @@ class Game:
         """The selected equilibrium, a profile a component."""
         return tuple(c.selected for c in self.components)
 
+    def actions(self, profiles: Sequence[Profile]) -> dict[tuple[int, Seen], int]:
+        """(firm, information set) -> action, of a profile a component."""
+        return {
+            (component.firm(place), seen): profile.acts[place]
+            for component, profile in zip(self.components, profiles, strict=True)
+            for place, seen in enumerate(component.infos)
+        }
+
 
 def _linked(keys: Sequence[tuple[Seen, Seen]]) -> list[list[tuple[Seen, Seen]]]:
     """Events grouped so that no information set is in two groups."""

@@ -17,11 +17,11 @@ from typing import Any, final
 import numpy as np
 
 from parties.exchange import Array, FedpactError
-from server.game import bounds
+from server.game import bounds, sight
 from server.game.four import Outcome, correlation_tables, four_contracts
 from server.game.selection import TIES, select_private, shared, total
 
-CONTRACTS = ("no_sharing", "train_sharing", "infer_sharing", "full_sharing")
+CONTRACTS = tuple(sight.CONTRACTS)
 CHUNK = 3 << 16  # numbers at a time: enough to hide a call's cost, few enough for the cache
 TORCH_CHUNK = 1 << 14  # points at a time on the cpu; an accelerator takes 2^20
 

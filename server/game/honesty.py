@@ -8,13 +8,14 @@ will act on the lie, and acts best on that. Derived for this project; not in arX
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from typing import final
 
 from server.game.dominance import Solved
+from server.game.sight import OWN, RIVAL, Seen
 from server.game.worlds import Cell
 
 Model = tuple[Hashable, Hashable] | None
@@ -87,11 +88,7 @@ class Liar:
 
     @property
     def _names(self) -> tuple[str, str]:
-        return (("z1", "s1"), ("z2", "s2"))[self.firm]
-
-    @property
-    def _theirs(self) -> tuple[str, str]:
-        return (("z2", "s2"), ("z1", "s1"))[self.firm]
+        return OWN[self.firm]
 
     @cached_property
     def _shared(self) -> tuple[bool, bool]:
@@ -100,15 +97,10 @@ class Liar:
         return self._names[0] in seen, self._names[1] in seen
 
     @cached_property
-    def _acts(self) -> dict[Hashable, int]:
-        """The rival's action an information set, in the selected equilibrium."""
+    def _acts(self) -> dict[tuple[int, Seen], int]:
+        """Everybody's actions in the selected equilibrium."""
         game = self.solved.games[self.contract]
-        return {
-            seen: profile.acts[number]
-            for component, profile in zip(game.components, game.selected, strict=True)
-            for number, seen in enumerate(component.infos)
-            if component.firm(number) != self.firm
-        }
+        return game.actions(game.selected)
 
     @cached_property
     def _by_history(self) -> dict[Hashable, list[Cell]]:
@@ -127,12 +119,12 @@ class Liar:
         if not self._shared[0]:
             return [None]
         cells = self.solved.setting.cells
-        rivals = tuple({getattr(cell, name) for cell in cells} for name in self._theirs)
+        rivals = tuple({getattr(cell, name) for cell in cells} for name in RIVAL[self.firm])
         believed = {(getattr(cell, self._names[0]), cell.pair) for cell in cells}
-        kinds: dict[tuple[int | None, ...], Model] = {}
+        kinds: dict[tuple[int | None, ...], tuple[Hashable, Hashable]] = {}
         for model in sorted(believed, key=repr):
             treated = tuple(
-                self._acts_on(model, z, s, report)
+                self._told(model, z, s, report)
                 for z in sorted(rivals[0], key=repr)
                 for s in sorted(rivals[1])
                 for report in self._signals
@@ -140,13 +132,17 @@ class Liar:
             kinds.setdefault(treated, model)
         return [None, *kinds.values()]
 
-    def _acts_on(self, model: Model, z: Hashable, s: int, report: int) -> int | None:
-        """The rival's action on a false model and a report, with its own z and s."""
-        assert model is not None
-        told: dict[str, Hashable] = dict(zip(self._theirs, (z, s), strict=True))
+    def _told(
+        self, model: tuple[Hashable, Hashable], z: Hashable, s: int, report: int
+    ) -> int | None:
+        """The rival's action, with its own z and s, on what it is told.
+
+        None if it could not be told so without a lie.
+        """
+        told: dict[str, Hashable] = dict(zip(RIVAL[self.firm], (z, s), strict=True))
         told |= {self._names[0]: model[0], "pair": model[1], self._names[1]: report}
         sees = self.solved.games[self.contract].sight.sees(1 - self.firm)
-        return self._acts.get(tuple((name, told[name]) for name in sees))
+        return self._acts.get((1 - self.firm, tuple((name, told[name]) for name in sees)))
 
     def _honest(self, cells: list[Cell]) -> Fraction:
         value = self._value(cells, None, None)
@@ -158,14 +154,10 @@ class Liar:
         return signal
 
     def _rival_acts(self, cell: Cell, model: Model, report: int) -> int | None:
-        """The rival's action on what it is told; None if it could not happen without a lie."""
-        if model is not None:
-            z, s = (getattr(cell, name) for name in self._theirs)
-            return self._acts_on(model, z, s, report)
-        told = {name: getattr(cell, name) for name in ("z1", "z2", "pair", "s1", "s2")}
-        told[self._names[1]] = report
-        sees = self.solved.games[self.contract].sight.sees(1 - self.firm)
-        return self._acts.get(tuple((name, told[name]) for name in sees))
+        """The rival's action in an event; None if the lie would be found out."""
+        z, s = (getattr(cell, name) for name in RIVAL[self.firm])
+        truth = (getattr(cell, self._names[0]), cell.pair)
+        return self._told(truth if model is None else model, z, s, report)
 
     def _before(self, cell: Cell) -> Hashable:
         """What the liar knows when it reports a prediction."""
@@ -213,8 +205,7 @@ class Liar:
         return Fraction(sum(cell.mass for cell in cells), self.solved.setting.masses)
 
 
-def _grouped(cells: list[Cell], key: object) -> list[list[Cell]]:
-    assert callable(key)
+def _grouped(cells: list[Cell], key: Callable[[Cell], Hashable]) -> list[list[Cell]]:
     groups: dict[Hashable, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(key(cell), []).append(cell)

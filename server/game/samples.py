@@ -10,7 +10,6 @@ from typing import final
 from scipy import stats
 
 from server.game.dominance import BASELINE, Solved
-from server.game.sight import Seen
 
 
 @final
@@ -39,12 +38,12 @@ class Paired:
 def paired(solved: Solved, contract: str, firm: int, over: str = BASELINE) -> Paired:
     """The paired difference of a firm (0 or 1) between two contracts, exactly."""
     setting = solved.setting
-    one, two = (_acts(solved, name) for name in (contract, over))
+    games = [solved.games[name] for name in (contract, over)]
+    played = [(game.sight, game.actions(game.selected)) for game in games]
     mean = square = Fraction(0)
     for cell, t, probability in setting.events:
         earned = []
-        for name, acts in ((contract, one), (over, two)):
-            sight = solved.games[name].sight
+        for sight, acts in played:
             mine, theirs = (acts[f, sight.saw(f, cell)] for f in (firm, 1 - firm))
             share = setting.gamma if mine == theirs else 1
             earned.append(share * setting.earns(mine, t))
@@ -52,12 +51,3 @@ def paired(solved: Solved, contract: str, firm: int, over: str = BASELINE) -> Pa
         mean += probability * difference
         square += probability * difference**2
     return Paired(mean, square - mean**2)
-
-
-def _acts(solved: Solved, contract: str) -> dict[tuple[int, Seen], int]:
-    game = solved.games[contract]
-    return {
-        (component.firm(place), seen): profile.acts[place]
-        for component, profile in zip(game.components, game.selected, strict=True)
-        for place, seen in enumerate(component.infos)
-    }

@@ -16,6 +16,7 @@ from server.game.bayes import Component
 from server.game.dominance import GOLDEN, READINGS, Reading, Solved
 from server.game.honesty import misreport
 from server.game.mixed import mixed_equilibria
+from server.game.samples import paired
 from server.game.settings import correlation, hypotheses, table
 from server.game.sight import sights
 from server.game.worlds import Setting
@@ -28,7 +29,7 @@ KEYS = ("id", "firms", "setting", "params", "contracts", "note")
 ANSWERS = (  # of a row that was answered before; they are worked out again
     *("payoffs", "dominance_solvable", "unique_pure", "trade_probability", "ir", "irpo"),
     *("transfers", "potential", "interim", "equilibria", "welfare", "honesty", "uniquely_irpo"),
-    "objections",
+    *("objections", "clients_needed"),
 )
 # The names that rows use, for the names that Python allows.
 RENAMED = {"lam": "lambda", "joint": "table"}
@@ -246,6 +247,10 @@ def _more(solved: Solved, asked: Sequence[Reading]) -> Row:
                 for reading in asked
                 for w in [welfare(solved, name, reading)]
             }
+            for name in games
+        },
+        "clients_needed": {
+            name: {firm: paired(solved, name, number).needed() for number, firm in enumerate(FIRMS)}
             for name in games
         },
         "honesty": {

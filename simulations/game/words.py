@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from server.game.bargain import transfer, two_part, welfare
-from server.game.bayes import Component, Profile
 from server.game.dominance import BASELINE, Objection, Reading, Solved, Standing
 from server.game.honesty import misreport
 from server.game.sight import Seen
 from simulations.game.rows import Row, label, names_of, solved_row
 
 Names = tuple[str, str]
+MOST_READABLE = 8  # information sets of an equilibrium that is told in words
 SELECTED = "In the selected equilibria, on average,"
 
 
@@ -159,22 +159,17 @@ def _objection(solved: Solved, objection: Objection, names: Names) -> list[str]:
 def _equilibrium(solved: Solved, objection: Objection, names: Names) -> list[str]:
     """The equilibrium that the objection points to, where it is short enough to read."""
     game = solved.games[objection.over]
-    pairs = list(zip(game.components, objection.equilibrium, strict=True))
-    if sum(len(c.infos) for c, _ in pairs) > 8:
+    if sum(len(c.infos) for c in game.components) > MOST_READABLE:
         return []
-    parts = [_strategy(pairs, firm) for firm in (0, 1)]
+    acts = game.actions(objection.equilibrium)
+    parts = [_strategy({seen: a for (f, seen), a in acts.items() if f == firm}) for firm in (0, 1)]
     return [
         f"That is the equilibrium of {objection.over} in which {names[0]} {parts[0]}, and "
         f"{names[1]} {parts[1]}."
     ]
 
 
-def _strategy(pairs: Sequence[tuple[Component, Profile]], firm: int) -> str:
-    acts: dict[Seen, int] = {}
-    for component, profile in pairs:
-        for place, seen in enumerate(component.infos):
-            if component.firm(place) == firm:
-                acts[seen] = profile.acts[place]
+def _strategy(acts: Mapping[Seen, int]) -> str:
     if len(set(acts.values())) == 1:
         return f"always plays {next(iter(acts.values()))}"
     ones = " or ".join(_seen(seen) for seen, act in acts.items() if act)
