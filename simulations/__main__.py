@@ -114,6 +114,8 @@ def _compare(config: DictConfig, folder_path: Path, overrides: list[str]) -> Non
     """Hold a study a method and setting, each in a folder below, and compare them."""
     from simulations import terminal
     from simulations.compare import compare, plan_of
+    from simulations.compare_report import write_comparison
+    from simulations.provenance import origin
     from simulations.results import RunFolder
     from simulations.study import study_of
 
@@ -138,8 +140,10 @@ def _compare(config: DictConfig, folder_path: Path, overrides: list[str]) -> Non
     with folder.lock():
         folder.start(config, resumed=bool(config["resume"]))
         if not (folder.path / "provenance.json").exists():
-            folder.write_json("provenance.json", {"overrides": overrides})
+            name = config["study"]["name"]
+            folder.write_json("provenance.json", {"study": name, **origin(overrides)})
         table = compare(plan, folder, watched, hold_one)
+        write_comparison(plan, folder)
     if config["format"] == "json":
         terminal.print_json(folder, "compare.json")
     else:

@@ -6,7 +6,6 @@ in a folder of its own and can be resumed. Differences are to the reference meth
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -14,9 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from scipy import stats
 
 from parties.exchange import Array, FedpactError
@@ -29,6 +26,7 @@ FIGURES = {
     "last": "accuracy, mean of the last rounds (%)",
     "final": "accuracy after the last round (%)",
     "forgetting": "accuracy lost a round, mean over classes (points)",
+    "log_loss": "log loss, mean of the last rounds (nats)",
 }
 
 
@@ -93,7 +91,7 @@ def plan_of(section: Mapping[str, Any]) -> Plan:
 
 
 def compare(plan: Plan, folder: RunFolder, overrides: list[str], hold: Hold) -> pd.DataFrame:
-    """Hold every study of a plan; write compare.csv as they end, and the summary at the end.
+    """Hold every study of a plan; write compare.csv as they end, the summary and report at the end.
 
     Returns:
         The summary, a row a setting and method.
@@ -113,12 +111,10 @@ def compare(plan: Plan, folder: RunFolder, overrides: list[str], hold: Hold) -> 
             "reference": plan.reference,
             "last": plan.last,
             "measures": FIGURES,
-            "summary": json.loads(summary.to_json(orient="records")) if plan.watch else [],
+            "summary": json.loads(summary.to_json(orient="records")),
             "verdicts": json.loads(verdicts.to_json(orient="records")),
         },
     )
-    if plan.watch:
-        write_whole(folder.path / "compare.png", _drawn(plan, summary))
     return summary if plan.watch else verdicts
 
 
@@ -133,6 +129,7 @@ def _measured(plan: Plan, place: Path) -> list[dict[str, Any]]:
             "last": 100 * curve.last(plan.last),
             "final": 100 * float(curve.accuracy[-1]),
             "forgetting": 100 * curve.forgetting,
+            "log_loss": float(curve.log_loss[-plan.last :].mean()),
         }
         for target in plan.targets:
             row[f"rounds_to_{target:g}"] = curve.rounds_to(target)
@@ -203,36 +200,3 @@ def _verdicts(plan: Plan, root: Path) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(found)
-
-
-def _drawn(plan: Plan, summary: pd.DataFrame) -> bytes:
-    """Differences to the reference, a panel a setting, with their intervals."""
-    settings, methods = list(plan.settings), [m for m in plan.methods if m != plan.reference]
-    figure = Figure(figsize=(2.2 + 2.6 * len(settings), 1.2 + 0.4 * len(methods)), dpi=130)
-    axes = figure.subplots(1, len(settings), sharey=True, squeeze=False)[0]
-    places = np.arange(len(methods))[::-1]
-    for panel, setting in zip(axes, settings, strict=True):
-        part = summary[summary["setting"] == setting].set_index("method").loc[methods]
-        base = summary[(summary["setting"] == setting) & (summary["method"] == plan.reference)]
-        panel.errorbar(
-            part["last_difference"],
-            places,
-            xerr=part["last_half_width"],
-            fmt="o",
-            color="#0072B2",
-            capsize=3,
-        )
-        panel.axvline(0, color="black", linewidth=0.8, linestyle=(0, (3, 3)))
-        panel.set_title(f"{setting}\n{plan.reference} {float(base['last'].iloc[0]):.1f} %", size=9)
-        panel.set_yticks(places, methods)
-        panel.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("")
-    figure.supxlabel(
-        f"accuracy of the last {plan.last} rounds minus {plan.reference}'s, points; 95 % interval "
-        "over paired seeds",
-        size=9,
-    )
-    figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()

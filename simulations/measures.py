@@ -21,10 +21,12 @@ class Curve:
 
     Args:
         right, cases: held-out cases by round and class, (rounds, classes).
+        log_loss: mean log loss of all cases, nats, (rounds,).
     """
 
     right: Array
     cases: Array
+    log_loss: Array
 
     @property
     def accuracy(self) -> Array:
@@ -42,7 +44,7 @@ class Curve:
 
         A class's gains do not make up for another's losses.
 
-        >>> Curve(np.array([[2, 0], [1, 2]]), np.full((2, 2), 2)).forgetting
+        >>> Curve(np.array([[2, 0], [1, 2]]), np.full((2, 2), 2), np.ones(2)).forgetting
         0.25
         """
         by_class = self.right / np.maximum(self.cases, 1)
@@ -69,9 +71,11 @@ def curves(folder: Path, contract: str = "train_sharing") -> dict[int, Curve]:
         )
     found = {}
     for seed, rows in table.groupby("seed"):
-        by_round = [_counts(list(part["by_class"])) for _, part in rows.groupby("round")]
+        parts = [part for _, part in rows.groupby("round")]
+        by_round = [_counts(list(part["by_class"])) for part in parts]
         right, cases = (np.array([counts[i] for counts in by_round]) for i in (0, 1))
-        found[int(str(seed))] = Curve(right, cases)
+        losses = [np.average(part["log_loss"], weights=part["cases"]) for part in parts]
+        found[int(str(seed))] = Curve(right, cases, np.array(losses))
     return found
 
 

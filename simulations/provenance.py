@@ -18,11 +18,18 @@ PACKAGES = ("fedpact", "flwr", "ray", "torch", "numpy", "scikit-learn", "hydra-c
 def provenance(study: Study, engine: str, overrides: list[str]) -> dict[str, Any]:
     """Everything needed to run the same study again."""
     return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "overrides": overrides,
+        **origin(overrides),
         "engine": engine,
         "seeds": list(study.seeds),
         "data_sha256": study.hashes(),
+    }
+
+
+def origin(overrides: list[str]) -> dict[str, Any]:
+    """What was asked for, of which code, in which versions, when."""
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "overrides": overrides,
         "git": _git(),
         "versions": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-import math
-import re
 import shlex
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
@@ -29,22 +23,18 @@ from server.outcome import Outcome
 from server.transport import OPERATOR
 from server.verdict import BASELINE
 from simulations.conclude import outcomes_of
+from simulations.page import INK, number, render, svg, with_own_ids
 from simulations.results import RunFolder, digest, write_whole
 from simulations.study import Study
 
-INK = "#010203"  # becomes currentColor, so that one drawing serves a light and a dark page
 # Okabe and Ito's palette; its green and vermilion are kept for decisions.
 BLUE, *OTHERS = ("#0072B2", "#E69F00", "#CC79A7", "#56B4E9")
 DECISIONS = {"signs": "#009E73", "refuses": "#D55E00", "undecided": "#8C8C8C"}
 MARKERS, LINES = "os^Dv", ("-", "--", "-.", ":")
 GUIDE: dict[str, Any] = {"color": INK, "linewidth": 0.8, "linestyle": (0, (3, 3))}
 MOST = 12  # firms that are drawn or named one by one
-NONE = "\N{EN DASH}"
-STYLE: dict[Any, Any] = {"svg.fonttype": "none", "text.parse_math": False}
-STYLE |= {"font.size": 9, "axes.titlesize": 9.5, "lines.markersize": 4.5}
-STYLE |= {"xtick.color": INK, "ytick.color": INK}
-STYLE |= dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False)
-STYLE |= dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), INK)
+STYLE: dict[Any, Any] = {"font.size": 9, "axes.titlesize": 9.5, "lines.markersize": 4.5}
+STYLE |= dict.fromkeys(("axes.spines.top", "axes.spines.right"), False)
 
 Panel = tuple[str, Markup]
 """What a drawing shows, in words, and the drawing."""
@@ -52,11 +42,8 @@ Panel = tuple[str, Markup]
 
 def write_report(study: Study, folder: RunFolder, verdict: Mapping[str, Any]) -> Path:
     """Write report.html: one file that needs no network, no script and no other file."""
-    pages = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    pages.filters |= {"number": number, "count": _count}
-    source = resources.files("simulations").joinpath("report.html").read_text("utf-8")
     path = folder.path / "report.html"
-    write_whole(path, pages.from_string(source).render(_content(study, folder, verdict)).encode())
+    write_whole(path, render("report.html", _content(study, folder, verdict)))
     return path
 
 
@@ -91,22 +78,6 @@ def _content(study: Study, folder: RunFolder, verdict: Mapping[str, Any]) -> dic
 
 
 # ------------------------------------------------------------------------------ words and tables
-
-
-def number(value: float | None, sign: bool = False) -> str:
-    """A number with four decimals; 0 only where it is exactly zero; a dash where there is none.
-
-    >>> number(1234.5), number(0.25, sign=True), number(0.0)
-    ('1,234.5000', '+0.2500', '0')
-    """
-    if value is None or not math.isfinite(value):
-        return NONE
-    text = f"{value:{'+' if sign else ''},.4f}" if value else "0"
-    return text.replace("-", "\N{MINUS SIGN}")
-
-
-def _count(value: float | None) -> str:
-    return NONE if value is None else f"{int(value):,}"
 
 
 def _short(name: str, most: int = 22) -> str:
@@ -174,18 +145,14 @@ def _messages(messages: pd.DataFrame, firms: Sequence[str]) -> list[tuple[Any, .
 
 def _panel(label: str, height: float, draw: Callable[[Axes], None], width: float = 3.7) -> Panel:
     """Draw into a small SVG (inches) that takes its ink from the page and has ids of its own."""
-    key, file = f"f{digest(label.encode())[:8]}", io.StringIO()
-    with mpl.rc_context({**STYLE, "svg.hashsalt": key}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # the reader's browser has more letters
+
+    def drawn() -> Figure:
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.add_subplot())
-        undated = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=undated)
-    head, _, body = file.getvalue().partition("<svg")[2].partition(">")
-    head = re.sub(r' xmlns(:\w+)?="[^"]*"', "", head)
-    body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, count=1, flags=re.DOTALL)
-    body = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{key}-", body)
-    return label, Markup(f'<svg aria-hidden="true"{head}>{body}'.replace(INK, "currentColor"))
+        return figure
+
+    key = f"f{digest(label.encode())[:8]}"
+    return label, with_own_ids(svg(drawn, STYLE, key), key)
 
 
 def _firm_style(place: int) -> dict[str, Any]:

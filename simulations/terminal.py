@@ -267,8 +267,8 @@ def print_comparison(plan: Plan, table: pd.DataFrame, folder: RunFolder) -> None
     """A row a setting and method, and where the tables and the picture are."""
     console = _console()
     console.print(_measures_table(plan, table) if plan.watch else _gains_table(table))
-    for name in ("compare.csv", "compare.json", "compare.png") if plan.watch else ("compare.json",):
-        console.print(f"{name:13}{folder.path / name}", soft_wrap=True)
+    console.print(f"Report   {folder.path / 'report.html'}", soft_wrap=True)
+    console.print(f"Table    {folder.path / ('compare.csv' if plan.watch else 'compare.json')}")
 
 
 def _measures_table(plan: Plan, table: pd.DataFrame) -> Table:

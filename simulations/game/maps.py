@@ -9,12 +9,11 @@ import shlex
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 
 from parties.exchange import FedpactError
 from server.game.fast import CONTRACTS
@@ -82,15 +81,13 @@ def write(found: RegionMap, facts: Mapping[str, Any], folder: Path) -> None:
     """Put a map on disk, the table first."""
     # Imported late: `solve` and `explain` answer without them.
     from simulations.game.picture import png, svg
+    from simulations.page import render
     from simulations.results import write_whole
 
     _write_table(found, facts, folder / "map.parquet")
     write_whole(folder / "map.json", (json.dumps(facts, indent=2) + "\n").encode())
     write_whole(folder / "map.png", png(found))
-    pages = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    source = resources.files("simulations.game").joinpath("map.html").read_text("utf-8")
-    page = pages.from_string(source).render({**facts, "picture": svg(found)})
-    write_whole(folder / "map.html", page.encode())
+    write_whole(folder / "map.html", render("game/map.html", {**facts, "picture": svg(found)}))
 
 
 def _folder(out: str | None) -> Path:

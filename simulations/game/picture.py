@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-import re
 import warnings
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -17,17 +15,14 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from simulations import page
 from simulations.game.refine import RegionMap
 from simulations.game.regions import CODES, IMPOSSIBLE, colours, name_of
 
-INK = "#010203"  # becomes currentColor
 EDGE = "#8C8C8C"
 PIXELS = 1_000  # of the regions, either way
 SIZE, DPI = (8.2, 5.4), 200  # inches, dots an inch
-STYLE: dict[Any, Any] = {"svg.fonttype": "none", "text.parse_math": False, "font.size": 9.5}
-STYLE |= dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), INK)
-STYLE |= dict.fromkeys(("xtick.color", "ytick.color"), INK) | {"svg.hashsalt": "map"}
-STYLE |= {"hatch.color": EDGE, "hatch.linewidth": 0.6, "legend.frameon": False}
+STYLE = {**page.STYLE, "font.size": 9.5, "hatch.color": EDGE, "hatch.linewidth": 0.6}
 LABELS = {
     "alpha": "accuracy of firm 1 (alpha)",
     "beta": "accuracy of firm 2 (beta)",
@@ -77,16 +72,7 @@ def png(found: RegionMap) -> bytes:
 
 def svg(found: RegionMap) -> Markup:
     """The picture as an element of a page."""
-    file = io.StringIO()
-    with mpl.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")
-        undated = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure = _drawn(found, "none")
-        figure.savefig(file, format="svg", transparent=True, metadata=undated)
-    head, _, body = file.getvalue().partition("<svg")[2].partition(">")
-    head = re.sub(r' xmlns(:\w+)?="[^"]*"', "", head)
-    body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, count=1, flags=re.DOTALL)
-    return Markup(f'<svg aria-hidden="true"{head}>{body}'.replace(INK, "currentColor"))
+    return page.svg(lambda: _drawn(found, "none"), STYLE, "map")
 
 
 def _drawn(found: RegionMap, interpolation: str) -> Figure:
