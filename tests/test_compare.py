@@ -15,8 +15,12 @@ from scipy import stats
 from parties.exchange import FedpactError
 from simulations.compare import FIGURES, Plan, half_width, plan_of, summarise
 from simulations.measures import Curve, curves, seconds, traffic
+from simulations.page import number
+from tests.checks import write_fashion
 from tests.test_main import here as here  # the command line, in this process
+from tests.test_report import Page
 
+IDS = ["summary", "counts", "verdicts"]
 CURVE = Curve(np.array([[4, 0], [2, 2], [3, 1]]), np.full((3, 2), 4), np.ones(3))
 
 
@@ -111,11 +115,52 @@ def test_a_comparison_is_a_table_and_a_picture_and_can_be_resumed(here: Any) -> 
     assert traffic(place) == traffic(folder / "skew_1_some" / "fedavg")
     assert set(curves(place)) == set(seconds(place)) == {0, 1}
     before = (folder / "compare.csv").read_bytes()
+    page = Page(folder / "report.html")
+    assert [table["id"] for table in page.named("table") if "id" in table] == IDS
+    assert page.named("figure")[0]["aria-label"].startswith("Accuracy minus fedavg's: ")
+    assert number(summary["summary"][1]["last"], digits=1) in page.tables[0]
+    for link in page.named("a"):
+        assert (folder / link["href"]).is_file()
     (place / "sessions" / "train_sharing-seed1.sha256").unlink()
     assert here(*SMALL, f"resume={folder}").returncode == 0
     after = pd.read_csv(folder / "compare.csv").drop(columns="cpu_seconds")
     kept = pd.read_csv(BytesIO(before)).drop(columns="cpu_seconds")
     pd.testing.assert_frame_equal(after, kept)
+
+
+def test_two_hospitals_are_compared_by_their_verdicts(here: Any) -> None:
+    told = here(
+        *("experiment=heart_pair_strategies", "study.seeds=2", "strategy.rounds=2"),
+        *("training.epochs=2", "progress=none", "run_dir=p"),
+    )
+    assert told.returncode == 0, told.stderr
+    found = json.loads(Path("p/compare.json").read_text())["verdicts"]
+    assert {(v["firm"], v["method"]) for v in found} == {
+        (firm, method)
+        for firm in ("hungary", "va_long_beach")
+        for method in ("fedavg", "fedprox", "fedref_publish", "fedref_pull", "fedavg_best")
+    }
+    page = Page(Path("p/report.html"))
+    assert page.named("figure") == []  # no round was watched
+    counts, verdicts, *_ = page.tables
+    for v in found:
+        assert v["method"] in counts
+        assert number(v["payoff"]) in verdicts
+
+
+@pytest.mark.parametrize("experiment", ["fedref_digits", "heart_strategies"])
+def test_every_cell_of_a_comparison_can_be_built(here: Any, experiment: str) -> None:
+    told = here(f"experiment={experiment}", "dry_run=true")
+    assert told.returncode == 0, told.stderr
+    assert "fedprox: " in told.stdout
+    assert "Nothing was trained" in told.stdout
+
+
+def test_every_cell_of_the_photographs_can_be_built(here: Any, tmp_path: Path) -> None:
+    folder = write_fashion(tmp_path / "fashion")
+    small = (f"parties.firm_0.dataset.folder={folder}", "parties.firm_0.dataset.limit=400")
+    told = here("experiment=fedref_fashion", *small, "dry_run=true")
+    assert told.returncode == 0, told.stderr
 
 
 def test_a_mistake_in_one_cell_is_found_before_the_first_epoch(here: Any) -> None:

@@ -139,6 +139,7 @@ RUN_WITH_EXPERIMENTS = {
         "strategy": "fedavg",
         "market": "own_cases",
     },
+    "heart_pair_strategies": {"parties": "two_hospitals"},
 }
 
 

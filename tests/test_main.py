@@ -157,7 +157,7 @@ def test_the_heart_study_runs_from_the_command_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flag", "words"),
     [
-        (["--help"], "experiment: fedref_digits, fedref_fashion, heart, heart_strategies, loans"),
+        (["--help"], "experiment: fedref_digits, fedref_fashion, heart, "),
         (["--cfg", "job"], "study:"),
         (["--info", "searchpath"], "pkg://conf"),
     ],
@@ -272,6 +272,47 @@ def test_a_killed_run_goes_on_to_the_same_result(
         assert path.stat().st_mtime_ns == written  # finished sessions were not held again
     for name in ("verdict.json", "payoffs.csv", "models/manifest.json", "rounds.csv"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+FEDERATED = (
+    *SMALL_HEART,
+    *("study.seeds=1", "strategy=fedref", "strategy.mode=pull", "strategy.rounds=12"),
+    *("strategy.local_epochs=1", "study.watch=true"),
+)
+
+
+@pytest.fixture(scope="module")
+def federated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return last_line(fedpact(*FEDERATED, cwd=tmp_path_factory.mktemp("federated")))
+
+
+@pytest.mark.parametrize(
+    "trained", [13, *(pytest.param(n, marks=pytest.mark.long) for n in range(5, 44, 4))]
+)
+def test_a_run_killed_in_the_middle_of_a_round_goes_on_to_the_same_result(
+    federated: Path, tmp_path: Path, trained: int
+) -> None:
+    """The process is killed when so many trainings of a firm are on file."""
+    cut = tmp_path / "cut"
+    running = subprocess.Popen(
+        [sys.executable, "-m", "simulations", *FEDERATED, f"run_dir={cut}"],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    rounds = cut / "rounds.csv"
+    while running.poll() is None:
+        if rounds.exists() and rounds.read_text().count("train_sharing") >= trained:
+            break
+        time.sleep(0.0005)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert not (cut / "verdict.json").exists()
+    (begun,) = cut.glob("sessions/train_sharing-seed0.progress")
+    assert begun.stat().st_size > 0
+    assert last_line(fedpact(f"resume={cut}", cwd=tmp_path)) == cut
+    for name in ("verdict.json", "models/manifest.json", "rounds.csv", "scores.csv"):
+        assert sha(cut / name) == sha(federated / name), name
 
 
 def test_a_folder_that_holds_a_run_is_not_written_over(
