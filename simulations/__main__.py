@@ -49,6 +49,9 @@ def hold(config: DictConfig, folder_path: Path, overrides: list[str]) -> None:
     from simulations.study import study_of
 
     _check_words(config)
+    if OmegaConf.select(config, "campaign"):
+        _campaign(config, folder_path, overrides)
+        return
     if OmegaConf.select(config, "compare"):
         _compare(config, folder_path, overrides)
         return
@@ -148,6 +151,36 @@ def _compare(config: DictConfig, folder_path: Path, overrides: list[str]) -> Non
         terminal.print_json(folder, "compare.json")
     else:
         terminal.print_comparison(plan, table, folder)
+    terminal.print_folder(folder.path.resolve())
+
+
+def _campaign(config: DictConfig, folder_path: Path, overrides: list[str]) -> None:
+    """Run measurements that are no study."""
+    from simulations import terminal
+    from simulations.campaigns import Campaign
+    from simulations.provenance import now, origin
+    from simulations.results import RunFolder
+
+    campaign: Campaign = build(config["campaign"])
+    plan = campaign.plan()
+    if config["dry_run"]:
+        terminal.print_lines([*plan, "Nothing was measured. Run it without dry_run=true."])
+        terminal.print_folder(folder_path.resolve())
+        return
+    folder = RunFolder(folder_path)
+    with folder.lock():
+        folder.start(config, resumed=bool(config["resume"]))
+        begun = (folder.path / "provenance.json").exists()
+        source = folder.read_json("provenance.json") if begun else origin(overrides)
+        folder.write_json("provenance.json", source)
+        log = terminal.set_up_logging(folder.path, config["progress"] == "auto")
+        for line in plan:
+            log.info("%s", line)
+        started = time.process_time()
+        lines = campaign.run(folder)
+        spent = round(time.process_time() - started, 2)
+        folder.write_json("provenance.json", {**source, "finished": now(), "cpu_seconds": spent})
+    terminal.print_lines([*lines, f"CPU      {spent:.1f} s in this process"])
     terminal.print_folder(folder.path.resolve())
 
 

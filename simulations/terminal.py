@@ -256,6 +256,12 @@ def score_lines(verdict: Mapping[str, Any]) -> list[str]:
     return []
 
 
+def print_lines(lines: Iterable[str]) -> None:
+    """Lines as they are, also wide ones."""
+    for line in lines:
+        print(line)
+
+
 def print_comparison_plan(plan: Plan) -> None:
     """Which studies a comparison would hold."""
     for setting, method, words in plan.cells:

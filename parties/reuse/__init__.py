@@ -1,0 +1,123 @@
+"""Judging a model that somebody else trained: what would reusing it cost, and what would it give?
+
+A *measure* reads one number off an offered model and a firm's own data, before any retraining. One
+file each; `ReuseMeasure` is the interface.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, final
+
+import numpy as np
+from torch import nn
+
+from parties.exchange import Array, FedpactError
+from parties.reuse.profile import Source
+
+COST, CEILING = "cost", "ceiling"
+
+
+@final
+@dataclass(frozen=True)
+class Target:
+    """A firm's own data, to judge a model by.
+
+    Args:
+        features: (n, ...) float32, as the model takes them.
+        labels: (n,) int64, or None where the firm has none yet.
+    """
+
+    features: Array
+    labels: Array | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.features) == 0:
+            raise FedpactError("A model cannot be judged on no data; give at least one example.")
+        if self.labels is not None and len(self.labels) != len(self.features):
+            raise FedpactError(
+                f"{len(self.labels)} labels for {len(self.features)} examples; give one each."
+            )
+
+
+@final
+@dataclass(frozen=True)
+class ReuseScore:
+    """What a measure says of a model on a firm's data.
+
+    Args:
+        measure: its name.
+        value: the number.
+        higher_is_better: whether a larger number speaks for reusing the model.
+        needs_labels: whether the firm's labels were used.
+        seconds: CPU seconds of this thread that it took.
+        layers: layer -> value, where the measure is a mean over layers.
+        floor: what the measure would say of data just like the source's, of this size (the
+            finite-sample floor); None where it has none.
+    """
+
+    measure: str
+    value: float
+    higher_is_better: bool
+    needs_labels: bool
+    seconds: float
+    layers: Mapping[str, float] = field(default_factory=dict)
+    floor: float | None = None
+
+
+@dataclass(frozen=True)
+class ReuseMeasure(ABC):
+    """One way to judge a model before it is retrained.
+
+    Class attributes:
+        name: what tables call it.
+        forecasts: "cost" (what retraining would take) or "ceiling" (how good it could become).
+        higher_is_better: whether a larger number speaks for reusing the model.
+        needs_labels: whether the firm's labels are used.
+    """
+
+    name: ClassVar[str]
+    forecasts: ClassVar[str]
+    higher_is_better: ClassVar[bool]
+    needs_labels: ClassVar[bool]
+
+    def score(
+        self, model: nn.Module, source: Source, target: Target, rng: np.random.Generator
+    ) -> ReuseScore:
+        """Judge a model.
+
+        Args:
+            model: features -> logits (n, classes); it is left as it is (and in eval mode).
+            source: what its maker says of the data it was trained on.
+            target: the firm's own data.
+            rng: decides which examples are looked at, where there are more than enough.
+
+        Raises:
+            FedpactError: the measure needs what the source or the target lacks, or the model has
+                no layer to look at.
+        """
+        if self.needs_labels and target.labels is None:
+            raise FedpactError(
+                f"{self.name} needs labels, and the target has none. Give labels, or use a measure "
+                "without: arm, frechet."
+            )
+        started = time.thread_time()
+        value, layers, floor = self.measure(model, source, target, rng)
+        return ReuseScore(
+            self.name,
+            float(value),
+            self.higher_is_better,
+            self.needs_labels,
+            time.thread_time() - started,
+            layers,
+            floor,
+        )
+
+    @abstractmethod
+    def measure(
+        self, model: nn.Module, source: Source, target: Target, rng: np.random.Generator
+    ) -> tuple[float, Mapping[str, float], float | None]:
+        """The value, its parts by layer ({} for none), and the finite-sample floor (or None)."""

@@ -1,0 +1,144 @@
+"""What a model's layers say of data: one forward pass, batch by batch, a number a filter and case.
+
+Looked at are the outputs of Conv and Linear modules, before normalization and activation. The last
+one that runs is the classifier and is left out. The output of a convolution is averaged over its
+places (height and width, or length), that of a Linear on a sequence over the sequence, so that of n
+cases (n, filters) numbers remain; nothing larger than a batch is ever kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import nn
+
+from parties.exchange import Array, FedpactError
+
+BATCH = 256
+MOST = 4096  # cases that are looked at; more change a quantile by less than its own error
+LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
+
+
+@final
+@dataclass(frozen=True)
+class Seen:
+    """What a model made of n cases.
+
+    Args:
+        layers: layer -> (n, filters) float32, in the order in which they ran.
+        logits: (n, classes) float64.
+        rows: (n,) which of the given cases these are.
+    """
+
+    layers: Mapping[str, Array]
+    logits: Array
+    rows: Array
+
+    @property
+    def embedding(self) -> Array:
+        """The last layer before the classifier, (n, filters) float64."""
+        return self.layers[next(reversed(list(self.layers)))].astype(np.float64)
+
+    @property
+    def probabilities(self) -> Array:
+        """Softmax of the logits, (n, classes)."""
+        shifted = np.exp(self.logits - self.logits.max(1, keepdims=True))
+        probs: Array = shifted / shifted.sum(1, keepdims=True)
+        return probs
+
+
+def chosen(count: int, rng: np.random.Generator, most: int = MOST) -> Array:
+    """Rows to look at: all, or `most` of them drawn without replacement, in order."""
+    if count <= most:
+        return np.arange(count)
+    return np.sort(rng.choice(count, most, replace=False))
+
+
+def look(
+    model: nn.Module,
+    features: Array,
+    rng: np.random.Generator,
+    most: int = MOST,
+    batch: int = BATCH,
+) -> Seen:
+    """Run a model over cases in eval mode, on the device it is on, and leave it as it was.
+
+    Args:
+        features: (n, ...) float32, as the model takes them.
+
+    Raises:
+        FedpactError: the model has no Conv or Linear layer before its classifier.
+    """
+    rows = chosen(len(features), rng, most)
+    device = _device(model)
+    kept: dict[str, list[Array]] = {}
+    logits = []
+    with _evaluated(model), torch.inference_mode(), _hooked(model, kept) as begin:
+        for part in np.split(rows, range(batch, len(rows), batch)):
+            begin()
+            inputs = torch.from_numpy(np.ascontiguousarray(features[part])).to(device)
+            logits.append(model(inputs).double().cpu().numpy())
+    names = list(kept)[:-1]
+    if not names:
+        raise FedpactError(
+            "The model has no Conv or Linear layer before its classifier, so there is nothing to "
+            "look at. Judge it by zero_shot or leep, or give a model with hidden layers."
+        )
+    layers = {name: np.concatenate(kept[name]) for name in names}
+    return Seen(layers, np.concatenate(logits), rows)
+
+
+@contextmanager
+def _hooked(model: nn.Module, kept: dict[str, list[Array]]) -> Iterator[Callable[[], None]]:
+    """Notes what every layer puts out; a layer that runs again in a pass is another one: name#2."""
+    times: dict[str, int] = {}
+
+    def note(name: str) -> Callable[[nn.Module, Any, torch.Tensor], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+            times[name] = times.get(name, 0) + 1
+            key = name if times[name] == 1 else f"{name}#{times[name]}"
+            kept.setdefault(key, []).append(_filters(output, _module).float().cpu().numpy())
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(note(name))
+        for name, module in model.named_modules()
+        if isinstance(module, LAYERS)
+    ]
+    try:
+        yield times.clear
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _filters(output: torch.Tensor, module: nn.Module) -> torch.Tensor:
+    """One number a case and filter, (n, filters)."""
+    if output.dim() == 2:
+        return output
+    places = tuple(range(1, output.dim() - 1))
+    if not isinstance(module, nn.Linear):
+        places = tuple(range(2, output.dim()))
+    return output.mean(dim=places)
+
+
+@contextmanager
+def _evaluated(model: nn.Module) -> Iterator[None]:
+    """In eval mode, each module as it was afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
