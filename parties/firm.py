@@ -111,6 +111,13 @@ class Firm:
                 f"{where}.adopts is 'best', and it keeps back no examples to judge by. Set "
                 f"{where}.kept_back=0.2."
             )
+        if self.training.stopping.needs_validation and not self.kept_back:
+            raise FedpactError(
+                f"parties.{self.name}.training.stopping is "
+                f"{type(self.training.stopping).__name__}, which watches examples that are kept "
+                f"back, and there are none. Set {where}.kept_back=0.1, or use stopping=gdei, "
+                "relative_gain or none."
+            )
         if not isinstance(self.contributes, bool):
             raise FedpactError(f"{where}.contributes is {self.contributes!r}; legal: true, false.")
 
@@ -288,7 +295,7 @@ class Firm:
         start: dict[str, Array] | None,
         proximal: float = 0.0,
     ) -> tuple[dict[str, Array], tuple[float, ...]]:
-        training, _ = self._parts(seed)
+        training, back = self._parts(seed)
         # Every firm starts from the same draw, so that models can be averaged.
         module = self.backbone.build(
             training.features.shape[1], self.dataset.classes, random_seed(seed, "init")
@@ -302,6 +309,7 @@ class Firm:
             random_seed(seed, turn, self.name),
             epochs,
             proximal,
+            validation=None if back is None else (back.features, back.labels),
         )
         return weights_of(module), losses
 

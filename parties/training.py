@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 from zlib import crc32
 
@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn import functional
 
 from parties.exchange import Array, FedpactError
+from parties.stopping import Stopping
+from parties.stopping.never import Never
 
 SCHEDULES = ("linear", "constant")
 
@@ -41,6 +43,7 @@ class Training:
         momentum: in [0, 1).
         weight_decay: L2 penalty on all parameters, a unit of loss.
         device: "cpu", "cuda", "cuda:1", ... or "auto" (a GPU if this process is given one).
+        stopping: when a fit ends before its last epoch.
     """
 
     epochs: int = 20
@@ -50,6 +53,7 @@ class Training:
     weight_decay: float = 1e-4
     schedule: str = "linear"
     device: str = "cpu"
+    stopping: Stopping = field(default_factory=Never)
 
     def __post_init__(self) -> None:
         def check(name: str, legal: bool, rule: str) -> None:
@@ -91,16 +95,31 @@ class Training:
         seed: int,
         epochs: int = 0,
         proximal: float = 0.0,
+        validation: tuple[Array, Array] | None = None,
+        watch: Callable[[float, float], None] | None = None,
     ) -> tuple[float, ...]:
         """Train `module` in place on features (n, d) and labels (n,).
 
         Args:
+            validation: features and labels that a stopping rule may watch.
+            watch: told of each step's loss and the CPU seconds since the step before (a device is
+                waited for, so it costs time); see `parties.reuse.gdei.StepRecord`.
             proximal: mu of the penalty (mu/2) ||w - w_0||^2 that holds the parameters to those the
                 module came with (FedProx, arXiv 1812.06127, equation 2).
 
         Returns:
-            The mean training loss (cross-entropy, nats, without penalties) of each epoch.
+            The mean training loss (cross-entropy, nats, without penalties) of each epoch; fewer
+            than asked for where the stopping rule ended the fit.
+
+        Raises:
+            FedpactError: the stopping rule needs validation examples, and there are none.
         """
+        if self.stopping.needs_validation and validation is None:
+            raise FedpactError(
+                f"stopping is {type(self.stopping).__name__}, which watches examples that are not "
+                "trained on, and there are none. Keep some back (parties.NAME.kept_back=0.1) or "
+                "use stopping=gdei, stopping=relative_gain or stopping=none."
+            )
         device = self.torch_device
         module.to(device).train()
         inputs = torch.from_numpy(features).to(device)
@@ -112,7 +131,8 @@ class Training:
         epochs = epochs or self.epochs
         count = len(inputs)
         steps = epochs * -(-count // self.batch_size)
-        losses, step = [], 0
+        losses, judged, step = list[float](), list[float](), 0
+        last = time.thread_time()
         for _ in range(epochs):
             total = torch.zeros((), device=device)
             order = torch.randperm(count, generator=shuffle).to(device)
@@ -133,8 +153,23 @@ class Training:
                         p.sub_(rate * v)
                 total += loss.detach() * len(batch)
                 step += 1
+                if watch is not None:
+                    value, now = float(loss.detach()), time.thread_time()
+                    watch(value, now - last)
+                    last = now
             losses.append(float(total) / count)
+            if validation is not None and self.stopping.needs_validation:
+                judged.append(self.loss(module, *validation))
+                module.train()
+            if self.stopping.stops(losses, judged):
+                break
         return tuple(losses)
+
+    def loss(self, module: nn.Module, features: Array, labels: Array) -> float:
+        """Mean cross-entropy on labelled examples, nats, in eval mode."""
+        probs = self.probabilities(module, features)
+        true = np.clip(probs[np.arange(len(labels)), labels], 1e-12, 1.0)
+        return float(-np.log(true).mean())
 
     def precision(self, module: nn.Module, features: Array, labels: Array) -> dict[str, Array]:
         """Diagonal empirical Fisher information of one example, mean over the examples.

@@ -116,9 +116,9 @@ def _trained(request: Request, answer: Trained, known: Declaration, limits: Limi
         if request.terms.models:
             return answer  # a free rider: it trained on nothing, and says so
         raise UnacceptableError("trained on nothing, for itself")
-    if len(answer.losses) > MOST_EPOCHS or (
-        request.epochs and len(answer.losses) != request.epochs
-    ):
+    # A firm's stopping rule may end its training before the last epoch.
+    most = request.epochs if request.terms.models and request.epochs else MOST_EPOCHS
+    if not 1 <= len(answer.losses) <= most:
         raise UnacceptableError(
             f"sent {len(answer.losses)} losses for {request.epochs or 'its own'} epochs"
         )

@@ -17,6 +17,7 @@ import parties.backbones
 import parties.datasets
 import parties.partitions
 import parties.shifts
+import parties.stopping
 import server.contracts
 import server.play
 import server.strategies
@@ -26,6 +27,7 @@ from parties.datasets import Dataset
 from parties.exchange import FedpactError
 from parties.partitions import Partition
 from parties.shifts import Shift
+from parties.stopping import Stopping
 from server.contracts import Contract
 from server.market import Market
 from server.participation import Participation
@@ -59,6 +61,7 @@ KINDS: dict[str, type] = {
     "partition": Partition,
     "play": Play,
     "shift": Shift,
+    "stopping": Stopping,
     "strategy": Strategy,
 }
 
@@ -78,6 +81,7 @@ def classes(kind: type) -> set[str]:
         parties.datasets,
         parties.partitions,
         parties.shifts,
+        parties.stopping,
         server.contracts,
         server.strategies,
         simulations.engines,
@@ -117,6 +121,10 @@ RUNS = [
     *[("parties=ten_digits", f"shift={name}", "backbone=cnn") for name in choices("shift")],
     ("parties=ten_fashion",),
     *[(f"training={name}",) for name in choices("training")],
+    *[
+        (f"stopping={name}", "parties.lender_a.kept_back=0.2", "parties.lender_b.kept_back=0.2")
+        for name in choices("stopping")
+    ],
     *[(f"play={name}",) for name in choices("play")],
     *[(f"limits={name}",) for name in choices("limits")],
     *[(f"engine={name}",) for name in choices("engine") if name not in ENGINES_TESTED_ELSEWHERE],
@@ -214,6 +222,7 @@ def test_an_unknown_field_says_which_there_are() -> None:
         (("partition=dirichlet",), "these firms divide no pool"),
         (("experiment=heart", "shift=rotation"), "these firms divide no pool"),
         (("participation.share=0.5",), "hand theirs over once"),
+        (("stopping=patience",), "kept_back=0.1, or use stopping=gdei"),
         (("parties.lender_a.contributes=false",), "no common model is published"),
         (
             ("parties.lender_a.adopts=best", "parties.lender_a.kept_back=0.2"),

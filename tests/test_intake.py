@@ -82,7 +82,8 @@ BAD: list[tuple[str, Request, Answer, str]] = [
     ("actions", Play(OPEN, 0, RULE, np.zeros((2, 2, 2))), Actions(IDS[:1], IDS[:1]), "1 actions"),
     ("cases", Measure(OPEN, 0), Scores(2, 0.5, 0.5, 0.0, 0.5), "2 scored cases for 3"),
     ("classes", Query(OPEN, 0, "contested"), Predictions(IDS, np.eye(3)), "3 classes"),
-    ("curve", Offer(OPEN, 0, 0, epochs=2), Trained(5, (0.5,), Weights(GOOD, 5)), "1 losses for 2"),
+    ("curve", Offer(OPEN, 0, 0, epochs=2), Trained(5, (0.5,) * 3, Weights(GOOD, 5)), "3 losses"),
+    ("none", Offer(OPEN, 0, 0, epochs=2), Trained(5, (), Weights(GOOD, 5)), "0 losses for 2"),
     ("long", OFFER, Trained(5, (0.5,) * 10_001, Weights(GOOD, 5)), "10001 losses"),
 ]
 
