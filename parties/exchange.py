@@ -134,7 +134,7 @@ class Terms:
         seen = [
             "the firm's declaration: name, number of training examples, epochs it trains alone, "
             "tensor names and shapes",
-            "training losses, one number an epoch, and the seconds that training took",
+            "training losses, one number an epoch, and the seconds and energy that training took",
         ]
         if contested:
             seen.append("predictions on the validation part, for the joint table")
@@ -445,22 +445,27 @@ class Trained:
     A firm that trains on nothing (a free rider) says so: no examples, no losses, no weights.
 
     Args:
-        seconds: CPU and GPU seconds that the training took it, (2,); an array, so that a message's
-            size does not depend on them.
+        spent: CPU seconds, GPU seconds, joules and kg CO2e that the training took it, (4,); an
+            array, so that a message's size does not depend on them.
+        known: whether the energy was "measured" or "estimated".
     """
 
     examples: int
     losses: tuple[float, ...]
     weights: Weights | None = None
-    seconds: Array = field(default_factory=lambda: np.zeros(2))
+    spent: Array = field(default_factory=lambda: np.zeros(4))
+    known: str = "estimated"
 
     def __post_init__(self) -> None:
         _count(self.examples, "trained.examples")
-        _numeric(self.seconds, "trained.seconds", 1, "f")
+        _numeric(self.spent, "trained.spent", 1, "f")
         _require(
-            self.seconds.shape == (2,)
-            and bool(np.all(np.isfinite(self.seconds) & (self.seconds >= 0))),
-            "trained.seconds must be two finite numbers >= 0, of CPU and of GPU.",
+            self.spent.shape == (4,) and bool(np.all(np.isfinite(self.spent) & (self.spent >= 0))),
+            "trained.spent must be four finite numbers >= 0: CPU and GPU seconds, joules, kg CO2e.",
+        )
+        _require(
+            self.known in ("measured", "estimated"),
+            f"trained.known is {self.known!r}; legal are measured and estimated.",
         )
         _require(
             self.examples > 0 or (self.weights is None and not self.losses),

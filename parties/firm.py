@@ -12,6 +12,8 @@ from sklearn.metrics import roc_auc_score
 
 from parties.backbones import Backbone
 from parties.datasets import Cases, Dataset, Examples
+from parties.energy import Meter
+from parties.energy.watts import Watts
 from parties.exchange import (
     Actions,
     Answer,
@@ -68,6 +70,7 @@ class Firm:
             one, the last aggregate or its own, whichever is best on examples it kept back.
         kept_back: share of its training examples that it keeps back to judge models by.
         contributes: false: a free rider, who trains on nothing for the others.
+        energy: counts what its computing takes.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Firm:
     adopts: str = "published"
     kept_back: float = 0.0
     contributes: bool = True
+    energy: Meter = field(default_factory=Watts)
 
     def __post_init__(self) -> None:
         self._check_judging()
@@ -175,7 +179,7 @@ class Firm:
     def _train(self, offer: Offer, memory: Memory) -> Trained:
         if offer.terms.models and not self.contributes:
             return Trained(0, ())
-        clock = self.training.clock()
+        meter = self.energy.start(self.training.torch_device)
         training, _ = self._parts(offer.seed)
         examples = len(training.ids)
         if offer.terms.models and offer.epochs:
@@ -187,7 +191,9 @@ class Firm:
         if offer.terms.models:
             precision = self._precision(arrays, training, offer.seed) if offer.precision else None
             weights = Weights(arrays, examples, precision)
-        return Trained(examples, losses, weights, np.array(clock()))
+        spent = meter()
+        amounts = (spent.cpu_seconds, spent.gpu_seconds, spent.joules, spent.kg_co2e)
+        return Trained(examples, losses, weights, np.array(amounts), spent.known)
 
     def _predict(self, query: Query, memory: Memory) -> Predictions:
         split = self.dataset.split(query.seed)

@@ -188,21 +188,6 @@ class Training:
                 sums[k] += g.double() ** 2
         return {k: (v / len(inputs)).float().cpu().numpy() for k, v in sums.items()}
 
-    def clock(self) -> Callable[[], tuple[float, float]]:
-        """Starts a clock; called, it tells the CPU and GPU seconds since then.
-
-        GPU seconds are wall seconds of a process that trains on one, from an idle device to one.
-        """
-        gpu = self.torch_device.type == "cuda"
-        cpu, wall = time.thread_time(), time.perf_counter()
-
-        def read() -> tuple[float, float]:
-            if gpu:
-                torch.cuda.synchronize()
-            return time.thread_time() - cpu, time.perf_counter() - wall if gpu else 0.0
-
-        return read
-
     def probabilities(self, module: nn.Module, features: Array) -> Array:
         """Class probabilities (n, classes), float64, rows summing to one."""
         device = self.torch_device

@@ -83,7 +83,7 @@ class Scored:
 @final
 @dataclass(frozen=True)
 class Spent:
-    """What training took a firm in a round, seconds."""
+    """What training took a firm in a round: seconds, joules, kg CO2e, and how energy is known."""
 
     seed: int
     contract: str
@@ -91,6 +91,9 @@ class Spent:
     firm: str
     cpu_seconds: float
     gpu_seconds: float
+    joules: float
+    kg_co2e: float
+    known: str
 
 
 @final

@@ -91,7 +91,10 @@ def _round(
     for name, answer in trained.items():
         for epoch, loss in enumerate(answer.losses):
             record.curve(Step(case.seed, terms.contract, turn, epoch, name, answer.examples, loss))
-        record.spent(Spent(case.seed, terms.contract, turn, name, *answer.seconds.tolist()))
+        cpu, gpu, joules, kg = answer.spent.tolist()
+        record.spent(
+            Spent(case.seed, terms.contract, turn, name, cpu, gpu, joules, kg, answer.known)
+        )
         passes[name] = passes.get(name, 0) + answer.examples * len(answer.losses)
         if answer.examples == 0:
             riders.add(name)

@@ -15,6 +15,7 @@ import yaml
 import conf
 import parties.backbones
 import parties.datasets
+import parties.energy
 import parties.partitions
 import parties.shifts
 import parties.stopping
@@ -24,6 +25,7 @@ import server.strategies
 import simulations.engines
 from parties.backbones import Backbone
 from parties.datasets import Dataset
+from parties.energy import Meter
 from parties.exchange import FedpactError
 from parties.partitions import Partition
 from parties.shifts import Shift
@@ -55,6 +57,7 @@ KINDS: dict[str, type] = {
     "backbone": Backbone,
     "contract": Contract,
     "dataset": Dataset,
+    "energy": Meter,
     "engine": Engine,
     "market": Market,
     "participation": Participation,
@@ -79,6 +82,7 @@ def classes(kind: type) -> set[str]:
     for package in (
         parties.backbones,
         parties.datasets,
+        parties.energy,
         parties.partitions,
         parties.shifts,
         parties.stopping,
@@ -125,6 +129,7 @@ RUNS = [
         (f"stopping={name}", "parties.lender_a.kept_back=0.2", "parties.lender_b.kept_back=0.2")
         for name in choices("stopping")
     ],
+    *[(f"energy={name}",) for name in choices("energy")],
     *[(f"play={name}",) for name in choices("play")],
     *[(f"limits={name}",) for name in choices("limits")],
     *[(f"engine={name}",) for name in choices("engine") if name not in ENGINES_TESTED_ELSEWHERE],
