@@ -1,0 +1,96 @@
+"""A firm's history of reuse: a table with a row a case, which grows with every one it finishes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from parties.exchange import Array, FedpactError
+
+NEEDED = ("case", "kind", "epochs", "scratch_epochs", "ceiling")
+"""Columns of every history; those of measures stand beside them, by the measure's name.
+
+case: its name; kind: of shift; epochs: that retraining took to its ceiling; scratch_epochs: that
+training from scratch took; ceiling: the accuracy that retraining came to.
+"""
+
+
+@final
+@dataclass(frozen=True)
+class History:
+    """Finished cases.
+
+    Args:
+        rows: column -> text, a mapping a case.
+    """
+
+    rows: tuple[Mapping[str, str], ...] = ()
+
+    @classmethod
+    def load(cls, path: str | Path) -> History:
+        """Read a history; a file that is not there is an empty one.
+
+        Raises:
+            FedpactError: it is no table with the needed columns.
+        """
+        file = Path(path)
+        if not file.exists():
+            return cls()
+        try:
+            rows = tuple(csv.DictReader(io.StringIO(file.read_text("utf-8"))))
+        except (OSError, UnicodeDecodeError, csv.Error) as fault:
+            raise FedpactError(
+                f"history {file} cannot be read ({fault}); legal is a csv file with the columns "
+                f"{', '.join(NEEDED)} and one a measure. Choose another with history=..."
+            ) from fault
+        missing = [name for name in NEEDED if rows and name not in rows[0]]
+        if missing:
+            raise FedpactError(
+                f"history {file} lacks the columns {', '.join(missing)}; legal is a table with "
+                f"{', '.join(NEEDED)} and one a measure. `python -m simulations "
+                "experiment=arm_digits` writes one (history.csv)."
+            )
+        return cls(rows)
+
+    def with_case(self, row: Mapping[str, str | float]) -> History:
+        """The history with one more case, in the place of one of the same name."""
+        told = {k: v if isinstance(v, str) else repr(float(v)) for k, v in row.items()}
+        kept = [r for r in self.rows if r["case"] != told["case"]]
+        return History((*kept, told))
+
+    def save(self, path: str | Path) -> None:
+        """Write it, whole or not at all."""
+        columns = list(dict.fromkeys([*NEEDED, *(key for row in self.rows for key in row)]))
+        text = io.StringIO()
+        table = csv.DictWriter(text, columns, lineterminator="\n", restval="nan")
+        table.writeheader()
+        table.writerows(self.rows)
+        file = Path(path)
+        part = file.with_name(file.name + ".part")
+        part.write_text(text.getvalue(), "utf-8")
+        os.replace(part, file)
+
+    def table(self, names: Sequence[str], value: str) -> tuple[Array, Array, Array]:
+        """Measures (n, k), a value (n,) and the kinds (n,), of the cases that have all of them."""
+        kept = [
+            (numbers, row["kind"])
+            for row in self.rows
+            if all(map(math.isfinite, numbers := [_number(row, n) for n in (*names, value)]))
+        ]
+        found = np.array([numbers for numbers, _ in kept]).reshape(len(kept), len(names) + 1)
+        return found[:, :-1], found[:, -1], np.array([kind for _, kind in kept])
+
+
+def _number(row: Mapping[str, str], name: str) -> float:
+    try:
+        return float(row.get(name) or "nan")
+    except ValueError:
+        return math.nan

@@ -1,0 +1,272 @@
+"""The decision: reuse as it is, fine-tune, train from scratch, probe, or abstain; and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from scipy import stats
+from torch import nn
+
+from parties.energy import Spent
+from parties.exchange import FedpactError
+from parties.reuse import CEILING, COST, ReuseMeasure, ReuseScore, Target
+from parties.reuse.features import look
+from parties.reuse.forecast import EPOCHS, SHARE, Forecast, Forecaster
+from parties.reuse.history import History
+from parties.reuse.profile import Source
+
+AS_IS, FINE_TUNE, SCRATCH, PROBE, ABSTAIN = "as_is", "fine_tune", "scratch", "probe", "abstain"
+DECISIONS = (AS_IS, FINE_TUNE, SCRATCH, PROBE, ABSTAIN)
+
+
+@final
+@dataclass(frozen=True)
+class Option:
+    """What one way to get a model would take and give.
+
+    Args:
+        name: as_is, fine_tune or scratch.
+        epochs: to train: forecast, low and high end.
+        accuracy: of the model in the end, likewise; None where nobody knows.
+        joules, kg_co2e, money: of the middle number of epochs and of the high one.
+    """
+
+    name: str
+    epochs: tuple[float, float, float]
+    accuracy: tuple[float, float, float] | None
+    joules: tuple[float, float]
+    kg_co2e: tuple[float, float]
+    money: tuple[float, float]
+
+
+@final
+@dataclass(frozen=True)
+class Judgement:
+    """What a firm would do with a model that it is offered.
+
+    Args:
+        decision: one of `DECISIONS`.
+        reasons: why, in words.
+        options: what was weighed.
+        scores: measure -> what it said.
+        cases: past cases that the forecast rests on.
+        known: whether this case is like them.
+    """
+
+    decision: str
+    reasons: tuple[str, ...]
+    options: Mapping[str, Option]
+    scores: Mapping[str, ReuseScore]
+    cases: int
+    known: bool
+
+
+@final
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch of training takes the firm, and what that costs it.
+
+    Args:
+        spent: seconds and energy.
+        price_cpu_hour, price_gpu_hour: money for an hour of either.
+        price_kwh: money for a kilowatt hour.
+    """
+
+    spent: Spent
+    price_cpu_hour: float = 0.0
+    price_gpu_hour: float = 0.0
+    price_kwh: float = 0.25
+
+    @property
+    def money(self) -> float:
+        """What it costs."""
+        hours = self.price_cpu_hour * self.spent.cpu_seconds
+        hours += self.price_gpu_hour * self.spent.gpu_seconds
+        return hours / 3600 + self.price_kwh * self.spent.kwh
+
+
+@final
+@dataclass(frozen=True)
+class Judge:
+    """Judges offered models by measures and by the firm's own history.
+
+    * as it is: if the lower end of the 90 % interval of its accuracy on the firm's labelled data
+      (Clopper and Pearson) reaches `required`;
+    * else, where there is no history, or the case lies outside it: probe, i.e. train a quarter of
+      an epoch and look at the gain; a measure alone must not decide;
+    * else fine-tune, if the upper end of the forecast number of epochs costs less than training
+      from scratch, and the forecast accuracy reaches `required`;
+    * else train from scratch, if that is forecast to reach it; else abstain.
+
+    Args:
+        measures: what is looked at; those of cost forecast the epochs, those of the ceiling the
+            accuracy.
+        required: accuracy that the firm needs, in [0, 1].
+        miss: share of cases that may lie outside a forecast's interval.
+        outside: share of past cases that would have been called unknown.
+    """
+
+    measures: tuple[ReuseMeasure, ...]
+    required: float = 0.85
+    miss: float = 0.1
+    outside: float = 0.05
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "measures", tuple(self.measures))
+        names = [m.name for m in self.measures]
+        if not names or len(set(names)) != len(names):
+            raise FedpactError(
+                f"reuse.measures is {names}; legal are one or more different measures."
+            )
+        for name, top in (("required", 1.0), ("miss", 0.5), ("outside", 0.5)):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 <= value <= top:
+                raise FedpactError(
+                    f"reuse.{name} is {value!r}; legal is a number from 0 to {top:g}."
+                )
+
+    def judge(
+        self,
+        model: nn.Module,
+        source: Source,
+        target: Target,
+        history: History,
+        epoch: Epoch,
+        rng: np.random.Generator,
+    ) -> Judgement:
+        """Judge one offered model.
+
+        Args:
+            model: features -> logits; it is left as it is.
+            source: what its maker tells of its data.
+            target: the firm's own data.
+            history: cases that the firm has finished.
+            epoch: what an epoch takes it.
+            rng: decides which examples are looked at.
+        """
+        scores = self.scores(model, source, target, rng)
+        zero_shot = self._zero_shot(model, target, rng)
+        options = {AS_IS: _option(AS_IS, (0.0, 0.0, 0.0), zero_shot, epoch)}
+        if zero_shot is not None and zero_shot[1] >= self.required:
+            reason = (
+                f"as it is, it is right in {zero_shot[0]:.3f} of the firm's cases (at least "
+                f"{zero_shot[1]:.3f}); {self.required:.3f} is required"
+            )
+            return Judgement(AS_IS, (reason,), options, scores, len(history.rows), True)
+        told = self._forecasts(scores, history)
+        if isinstance(told, str):
+            return Judgement(PROBE, (told,), options, scores, len(history.rows), False)
+        epochs, scratch, ceiling = told
+        options[FINE_TUNE] = _option(FINE_TUNE, _ends(epochs), _ends(ceiling), epoch)
+        options[SCRATCH] = _option(SCRATCH, _ends(scratch), _ends(ceiling), epoch)
+        decision, reasons = self._weigh(options, epochs, ceiling)
+        known = epochs.known and ceiling.known
+        return Judgement(decision, reasons, options, scores, len(history.rows), known)
+
+    def scores(
+        self, model: nn.Module, source: Source, target: Target, rng: np.random.Generator
+    ) -> dict[str, ReuseScore]:
+        """Measure -> what it says; measures that need labels are left out where there are none."""
+        able = [m for m in self.measures if target.labels is not None or not m.needs_labels]
+        return {m.name: m.score(model, source, target, rng) for m in able}
+
+    def _zero_shot(
+        self, model: nn.Module, target: Target, rng: np.random.Generator
+    ) -> tuple[float, float, float] | None:
+        """Accuracy as it is, and the ends of its 90 % interval; None without labels."""
+        if target.labels is None:
+            return None
+        seen = look(model, target.features, rng)
+        right, n = int(np.sum(seen.logits.argmax(1) == target.labels[seen.rows])), len(seen.rows)
+        found = stats.binomtest(right, n).proportion_ci(0.9)
+        return right / n, float(found.low), float(found.high)
+
+    def _forecasts(
+        self, scores: Mapping[str, ReuseScore], history: History
+    ) -> tuple[Forecast, Forecast, Forecast] | str:
+        """Epochs to fine-tune, epochs from scratch, accuracy; or why there is no forecast."""
+        kinds = {m.name: m.forecasts for m in self.measures if m.name in scores}
+        cost = [name for name, kind in kinds.items() if kind == COST] or list(kinds)
+        ceiling = [name for name, kind in kinds.items() if kind == CEILING] or list(kinds)
+        told = []
+        try:
+            for names, value, scale in (
+                (cost, "epochs", EPOCHS),
+                (cost, "scratch_epochs", EPOCHS),
+                (ceiling, "ceiling", SHARE),
+            ):
+                past = history.table(names, value)
+                forecaster = Forecaster(*past, scale, self.miss, self.outside)
+                told.append(forecaster(np.array([scores[name].value for name in names])))
+        except FedpactError as none:
+            return str(none)
+        if not (told[0].known and told[2].known):
+            apart = max(told[0].distance, told[2].distance)
+            return (
+                f"the case lies outside the firm's history ({apart:.1f} times as far from its "
+                "nearest cases as they are from each other): no forecast is worth anything. Probe: "
+                "train a quarter of an epoch and look at the gain"
+            )
+        return told[0], told[1], told[2]
+
+    def _weigh(
+        self, options: Mapping[str, Option], epochs: Forecast, ceiling: Forecast
+    ) -> tuple[str, tuple[str, ...]]:
+        tuned, scratch = options[FINE_TUNE], options[SCRATCH]
+        enough = ceiling.middle >= self.required
+        reach = (
+            f"it is forecast to come to {ceiling.middle:.3f} [{ceiling.low:.3f}, "
+            f"{ceiling.high:.3f}]; {self.required:.3f} is required"
+        )
+        if not enough:
+            return ABSTAIN, (f"whether tuned or trained from scratch, {reach}",)
+        dearest, plain = epochs.high, scratch.epochs[0]
+        cost = (
+            f"fine-tuning takes {epochs.middle:.1f} epochs, {dearest:.1f} at most; from scratch "
+            f"{plain:.1f}"
+        )
+        if dearest < plain:
+            return FINE_TUNE, (cost, reach)
+        saved = tuned.epochs[0] < plain
+        doubt = "it may be cheaper, but that is not sure" if saved else "it is not cheaper"
+        return SCRATCH, (f"{cost}: {doubt}", reach)
+
+
+def probed(before: float, after: float, accuracy: float, required: float, least: float) -> str:
+    """What to do after a quarter of an epoch: fine_tune or scratch.
+
+    Args:
+        before, after: loss on examples kept back, before it and after it, nats.
+        accuracy: after it; required: what the firm needs.
+        least: share of the loss that the quarter must have taken off, where accuracy falls short.
+
+    >>> probed(2.0, 1.0, 0.5, 0.9, 0.1), probed(2.0, 1.95, 0.5, 0.9, 0.1)
+    ('fine_tune', 'scratch')
+    """
+    gained = before > 0 and (before - after) / before >= least
+    return FINE_TUNE if accuracy >= required or gained else SCRATCH
+
+
+def _ends(forecast: Forecast) -> tuple[float, float, float]:
+    return forecast.middle, forecast.low, forecast.high
+
+
+def _option(
+    name: str,
+    epochs: tuple[float, float, float],
+    accuracy: tuple[float, float, float] | None,
+    epoch: Epoch,
+) -> Option:
+    middle, _, high = epochs
+    return Option(
+        name,
+        epochs,
+        accuracy,
+        joules=(middle * epoch.spent.joules, high * epoch.spent.joules),
+        kg_co2e=(middle * epoch.spent.kg_co2e, high * epoch.spent.kg_co2e),
+        money=(middle * epoch.money, high * epoch.money),
+    )
