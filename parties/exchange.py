@@ -146,7 +146,10 @@ class Terms:
                 "how many of each class it gets right after each round"
             )
         if self.models:
-            seen.append("trained weights, to combine or forward them")
+            seen.append(
+                "trained weights, to combine or forward them (with strategy=donor also the "
+                "donor's profile card: quantiles, means and covariances of its layers' outputs)"
+            )
         if self.predictions:
             seen.append("predictions on contested clients, to forward them to the rival")
         return tuple(seen)
@@ -162,11 +165,14 @@ class Weights:
         examples: how many it was trained on.
         precision: tensor name -> diagonal of the Fisher information of one example at these
             weights, same shape, >= 0; only where the operator asked for it.
+        card: name -> array, the profile card of its training data (`parties.reuse.profile`): sums
+            over cases, nothing of one; only where the operator asked for it.
     """
 
     arrays: Mapping[str, Array]
     examples: int
     precision: Mapping[str, Array] | None = None
+    card: Mapping[str, Array] | None = None
 
     def __post_init__(self) -> None:
         _require(isinstance(self.arrays, Mapping) and bool(self.arrays), "weights hold no tensor.")
@@ -181,6 +187,10 @@ class Weights:
                 f"weights.precision[{name!r}] has no tensor of its name and shape.",
             )
             _require(bool(np.all(array >= 0)), f"weights.precision[{name!r}] has values below 0.")
+        _kind(self.card, "weights.card", Mapping, optional=True)
+        for name, array in (self.card or {}).items():
+            _numeric(array, f"weights.card[{name!r}]")
+            _require(array.ndim <= 2, f"weights.card[{name!r}] has {array.ndim} dimensions.")
 
     @property
     def norm(self) -> float:
@@ -274,6 +284,7 @@ class Offer:
         model: the model to train from, or None (round 0, or no model crosses).
         proximal: mu of the penalty (mu/2) ||w - w_model||^2 that the firm adds to its loss.
         precision: send the diagonal Fisher information with the weights.
+        card: send the profile card of the training data with the weights.
     """
 
     terms: Terms
@@ -283,6 +294,7 @@ class Offer:
     model: Weights | None = None
     proximal: float = 0.0
     precision: bool = False
+    card: bool = False
 
     def __post_init__(self) -> None:
         _kind(self.terms, "offer.terms", Terms)
@@ -292,8 +304,10 @@ class Offer:
         _count(self.epochs, "offer.epochs")
         _amount(self.proximal, "offer.proximal")
         _flag(self.precision, "offer.precision")
+        _flag(self.card, "offer.card")
+        extras = self.precision or self.card
         _require(
-            self.terms.models or (self.model is None and self.epochs == 0 and not self.precision),
+            self.terms.models or (self.model is None and self.epochs == 0 and not extras),
             f"{self.terms.contract} shares no models, yet one was offered to train.",
         )
 
@@ -397,8 +411,10 @@ class Measure:
 
 # --------------------------------------------------------------- answers: firm -> operator
 
-ADOPTABLE = ("own", "published", "last")
-"""Models that a firm may use: its own, the published one, the last aggregate."""
+ADOPTABLE = ("own", "published", "last", "tuned")
+"""Models a firm may use: its own, the published one, the last aggregate, the first one tuned."""
+DECISIONS = ("as_is", "fine_tune", "scratch", "abstain")
+"""What a firm that judges may decide: use the model, train on from it, train alone, leave it."""
 
 
 @final
@@ -494,6 +510,51 @@ class Actions:
 
 @final
 @dataclass(frozen=True)
+class ReuseReport:
+    """What a firm made of a model that it was offered: nothing of its cases but a few measures.
+
+    Args:
+        decision: one of `DECISIONS`.
+        measures: name of a measure of reuse -> value.
+        forecast: epochs that tuning was forecast to take: middle, low and high end; None without.
+        history: past cases that the forecast rested on.
+        probed: it was first trained for a quarter of an epoch.
+        passes: passes over one example that judging and tuning took.
+    """
+
+    decision: str
+    measures: Mapping[str, float] = field(default_factory=dict)
+    forecast: tuple[float, float, float] | None = None
+    history: int = 0
+    probed: bool = False
+    passes: int = 0
+
+    def __post_init__(self) -> None:
+        _require(
+            self.decision in DECISIONS,
+            f"report.decision is {self.decision!r}; legal are {', '.join(DECISIONS)}.",
+        )
+        _kind(self.measures, "report.measures", Mapping)
+        for name, value in self.measures.items():
+            _text(name, "report.measures")
+            _require(
+                isinstance(value, float) and math.isfinite(value),
+                f"report.measures[{name!r}] is {value!r}; legal is a finite number.",
+            )
+        if self.forecast is not None:
+            _require(
+                isinstance(self.forecast, tuple) and len(self.forecast) == 3,
+                "report.forecast holds a middle, a low and a high number of epochs.",
+            )
+            for value in self.forecast:
+                _amount(value, "report.forecast")
+        _count(self.history, "report.history")
+        _flag(self.probed, "report.probed")
+        _count(self.passes, "report.passes")
+
+
+@final
+@dataclass(frozen=True)
 class Scores:
     """A model against the firm's own, on the firm's held-out cases: sums only, nothing of a case.
 
@@ -503,8 +564,9 @@ class Scores:
         own_log_loss: mean log loss of the firm's own model; None where no comparison was asked for.
         variance: sample variance of the difference (own minus scored) over the cases.
         accuracy, auc: of the scored model; AUC is None where not exactly two classes are held out.
-        adopted: which model was scored: "own", "published" or "last".
+        adopted: which model was scored, one of `ADOPTABLE`.
         by_class: (cases, right ones) of each class, only where it was asked for.
+        report: how it was judged, where it was to be chosen and the firm judges.
     """
 
     cases: int
@@ -515,8 +577,10 @@ class Scores:
     auc: float | None = None
     adopted: str = "own"
     by_class: tuple[tuple[int, int], ...] | None = None
+    report: ReuseReport | None = None
 
     def __post_init__(self) -> None:
+        _kind(self.report, "scores.report", ReuseReport, optional=True)
         _count(self.cases, "scores.cases", 1)
         for name in ("log_loss", "own_log_loss", "variance"):
             value = getattr(self, name)
@@ -578,7 +642,7 @@ Message = Request | Answer
 TYPES: Mapping[str, type] = {
     kind.__name__: kind
     for kind in (
-        *(Terms, Weights, DecisionRule),
+        *(Terms, Weights, DecisionRule, ReuseReport),
         *(Enrol, Offer, Query, Play, Measure),
         *(Declaration, Trained, Predictions, Actions, Scores, Refusal, Fault),
     )

@@ -107,6 +107,8 @@ def accept(request: Request, answer: Answer, known: Declaration | None, limits: 
                 raise UnacceptableError("told of its own model unasked, or did not where asked")
             if (answer.by_class is not None) != request.by_class:
                 raise UnacceptableError("told of classes unasked, or did not where asked")
+            if answer.report is not None and not request.adopt:
+                raise UnacceptableError("told how it judged a model that it was not to choose")
     return answer
 
 
@@ -133,6 +135,8 @@ def _trained(request: Request, answer: Trained, known: Declaration, limits: Limi
     _weights(answer.weights, known, limits)
     if (answer.weights.precision is not None) != request.precision:
         raise UnacceptableError("sent a precision that was not asked for, or none that was")
+    if (answer.weights.card is not None) != request.card:
+        raise UnacceptableError("sent a profile card that was not asked for, or none that was")
     fewer = min(answer.weights.examples, known.examples)
     return replace(capped, weights=replace(answer.weights, examples=fewer))
 
@@ -155,6 +159,9 @@ def _weights(weights: Weights, known: Declaration, limits: Limits) -> None:
     for name, array in (weights.precision or {}).items():
         if not np.all(np.isfinite(array)):
             raise UnacceptableError(f"the precision of {name} holds values that are not finite")
+    for name, array in (weights.card or {}).items():
+        if not np.all(np.isfinite(array)):
+            raise UnacceptableError(f"the card's {name} holds values that are not finite")
     if weights.norm > limits.max_norm:
         raise UnacceptableError(
             f"the weights' norm {weights.norm:.3g} exceeds {limits.max_norm:.3g}"

@@ -75,13 +75,17 @@ def _round(
         state.start,
         strategy.proximal if terms.models else 0.0,
         strategy.wants_precision and terms.models,
+        strategy.wants_card and terms.models,
     )
     asked = case.firms if alone else case.participation.asked(case.firms, case.seed, turn)
     asked = tuple(name for name in asked if name not in barred(case, before))
-    if len(asked) < 2 and not alone:  # nothing to combine
+    if not alone:
+        asked = strategy.trainers(asked)
+    if len(asked) < strategy.fewest and not alone:  # nothing to combine
         _void(case, record, turn, asked)
         return replace(before, state=replace(state, turn=turn + 1)), {}
-    answers = ask(dict.fromkeys(asked, offer), len(case.firms) if case.market.contested else None)
+    least = len(case.firms) if case.market.contested else 1 if len(asked) == 1 else None
+    answers = ask(dict.fromkeys(asked, offer), least)
     failed = answers.faulty | answers.silent
     for status, firms in (("refused", answers.refused), ("excluded", failed)):
         for name in sorted(firms):

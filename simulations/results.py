@@ -147,6 +147,7 @@ class RunFolder:
             if weights is not None:
                 facts[key] = weights.examples
                 arrays |= {f"{key}|{k}": v for k, v in weights.arrays.items()}
+                arrays |= {f"{key}.card|{k}": v for k, v in (weights.card or {}).items()}
         for key, tensors in state.memory.items():
             arrays |= {f"memory|{key}|{k}": v for k, v in tensors.items()}
         content = save(
@@ -170,8 +171,11 @@ class RunFolder:
         def weights(key: str) -> Weights | None:
             if key not in facts:
                 return None
-            found = {k.split("|", 1)[1]: v for k, v in arrays.items() if k.startswith(f"{key}|")}
-            return Weights(found, facts[key])
+            found, card = (
+                {k.split("|", 1)[1]: v for k, v in arrays.items() if k.startswith(f"{part}|")}
+                for part in (key, f"{key}.card")
+            )
+            return Weights(found, facts[key], card=card or None)
 
         memory = {
             key: {k: arrays[f"memory|{key}|{k}"] for k in tensors}

@@ -77,6 +77,7 @@ class Study:
             )
         self.participation.check(self.names)
         self.strategy.check(self.participation.count(count))
+        self.strategy.check_names(self.names)
         if self.market.contested:
             self._check_contest(count)
         else:

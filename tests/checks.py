@@ -170,7 +170,7 @@ def check_strategy(strategy: Strategy) -> None:
     assert forth is not None
     assert back is not None
     np.testing.assert_array_equal(forth.arrays["w"], back.arrays["w"])
-    assert forth.examples == sum(u.examples for u in updates.values())
+    assert forth.examples == sum(updates[n].examples for n in strategy.trainers(list(updates)))
 
 
 def check_backbone(backbone: Backbone) -> None:

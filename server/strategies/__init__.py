@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 
@@ -44,14 +44,31 @@ class Strategy(ABC):
     rounds: int = 1
     local_epochs: int = 0
 
+    fewest: ClassVar[int] = 2
+    """Firms without which a round comes to nothing."""
+
     def __post_init__(self) -> None:
-        for name, least in (("rounds", 1), ("local_epochs", 1 if self.combines else 0)):
+        for name, least in (("rounds", 1), ("local_epochs", self.least_epochs)):
             self._whole(name, least)
 
     @property
     @abstractmethod
     def combines(self) -> bool:
         """One common model is published (the firms' models must have the same shapes)."""
+
+    @property
+    def least_epochs(self) -> int:
+        """Fewest local epochs that make sense."""
+        return 1 if self.combines else 0
+
+    def trainers(self, firms: Sequence[str]) -> tuple[str, ...]:
+        """The firms, of those that can be reached, that train for the others."""
+        return tuple(firms)
+
+    @property
+    def wants_card(self) -> bool:
+        """Firms send the profile card of their training data with their weights."""
+        return False
 
     @property
     def proximal(self) -> float:
@@ -65,6 +82,10 @@ class Strategy(ABC):
 
     def check(self, firms: int) -> None:
         """Raises a FedpactError where this rule cannot work with so few firms."""
+        return
+
+    def check_names(self, firms: Sequence[str]) -> None:
+        """Raises a FedpactError where a firm that this rule names is not one of the cast."""
         return
 
     @abstractmethod
