@@ -17,9 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from parties.backbones import Backbone
 from parties.backbones.cnn import Cnn
+from parties.backbones.mlp import Mlp
 from parties.datasets import Dataset
 from parties.datasets.fashion_mnist import FILES, FashionMnist
 from parties.exchange import FedpactError, Packed, Weights
+from parties.reuse import CEILING, COST, ReuseMeasure, Target
+from parties.reuse.profile import Profile, Source
 from parties.training import weights_of
 from parties.wire import read_record
 from server.contracts import Contract
@@ -218,3 +221,54 @@ def check_dataset(dataset: Dataset) -> None:
             np.testing.assert_array_equal(ids, parts[part].ids)
             assert len(labels) == len(ids)
             assert not hasattr(parts[part], "labels")
+
+
+def check_reuse(measure: ReuseMeasure) -> None:
+    """Finite, fixed by the generator, blind to the order of examples; the model stays as it was.
+
+    On the CPU, and on a device that is not the CPU where there is one.
+    """
+    import torch
+
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(60, 5)).astype(np.float32)
+    labels = rng.integers(0, 3, 60)
+    moved = (1.3 * features + 0.2).astype(np.float32)
+    model = Mlp((6, 4)).build(5, 3, 0)
+    model[1].eval()  # modes that differ from module to module stay so
+    source = Source(Profile.of(model, features, labels, rng), features, labels)
+
+    def score(rows: Any, told: Any = labels) -> Any:
+        paired = replace(source, features=features[rows])
+        target = Target(moved[rows], None if told is None else told[rows])
+        return measure.score(model, paired, target, np.random.default_rng(7))
+
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    modes = [m.training for m in model.modules()]
+    found = score(np.arange(60))
+    assert (found.measure, found.needs_labels) == (measure.name, measure.needs_labels)
+    assert found.higher_is_better == measure.higher_is_better
+    assert measure.forecasts in (COST, CEILING)
+    assert np.isfinite(found.value)
+    assert found.seconds >= 0
+    assert found.floor is None or 0 <= found.floor < np.inf
+    again, turned = score(np.arange(60)), score(np.random.default_rng(1).permutation(60))
+    assert (again.value, again.layers, again.floor) == (found.value, found.layers, found.floor)
+    np.testing.assert_allclose(turned.value, found.value, rtol=1e-5, atol=1e-9)
+    assert modes == [m.training for m in model.modules()]
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert not any(m._forward_hooks for m in model.modules())
+    assert all(p.requires_grad for p in model.parameters())
+    if measure.needs_labels:
+        try:
+            score(np.arange(60), None)
+        except FedpactError as fault:
+            assert "needs labels" in str(fault)  # noqa: PT017
+        else:
+            raise AssertionError("a measure that needs labels was given none, and answered")
+    else:
+        assert score(np.arange(60), None).value == found.value
+    if torch.cuda.is_available():
+        model.cuda()
+        np.testing.assert_allclose(score(np.arange(60)).value, found.value, rtol=1e-3, atol=1e-6)
+        assert next(model.parameters()).device.type == "cuda"

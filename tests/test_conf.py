@@ -17,6 +17,7 @@ import parties.backbones
 import parties.datasets
 import parties.energy
 import parties.partitions
+import parties.reuse
 import parties.shifts
 import parties.stopping
 import server.contracts
@@ -28,6 +29,7 @@ from parties.datasets import Dataset
 from parties.energy import Meter
 from parties.exchange import FedpactError
 from parties.partitions import Partition
+from parties.reuse import ReuseMeasure
 from parties.shifts import Shift
 from parties.stopping import Stopping
 from server.contracts import Contract
@@ -60,6 +62,7 @@ KINDS: dict[str, type] = {
     "energy": Meter,
     "engine": Engine,
     "market": Market,
+    "measure": ReuseMeasure,
     "participation": Participation,
     "partition": Partition,
     "play": Play,
@@ -84,6 +87,7 @@ def classes(kind: type) -> set[str]:
         parties.datasets,
         parties.energy,
         parties.partitions,
+        parties.reuse,
         parties.shifts,
         parties.stopping,
         server.contracts,

@@ -29,6 +29,8 @@ from parties.partitions.dirichlet import Dirichlet
 from parties.partitions.iid import Iid
 from parties.partitions.quantity import Quantity
 from parties.shifts import Shift
+from parties.shifts.blur import Blur
+from parties.shifts.contrast import Contrast
 from parties.shifts.noise import Noise
 from parties.shifts.none import NoShift
 from parties.shifts.rotation import Rotation
@@ -40,7 +42,7 @@ from simulations.build import build
 from tests.checks import check_dataset, plain, write_fashion
 
 PARTITIONS = (Iid(), Dirichlet(0.1), Quantity(), ClassesEach(2))
-SHIFTS = (NoShift(), Rotation(), Noise(), Style(inverted=0.3))
+SHIFTS = (NoShift(), Rotation(), Noise(), Style(inverted=0.3), Blur(), Contrast())
 by_name = pytest.mark.parametrize("partition", PARTITIONS, ids=lambda p: type(p).__name__)
 
 
@@ -263,6 +265,24 @@ def held_out_ids(dataset: PoolPart, seed: int) -> Array:
     return held_out.ids
 
 
+def test_a_blur_spreads_a_dot_as_a_bell_and_keeps_its_light() -> None:
+    dot = np.zeros((1, 15, 15), np.float32)
+    dot[0, 7, 7] = 1
+    seen = Blur(1.5).apply(dot.reshape(1, -1), np.arange(1), 1, 2, 0).reshape(15, 15)
+    places = np.arange(15) - 7
+    assert seen.sum() == pytest.approx(1, abs=1e-3)
+    assert (seen.sum(axis=0) @ places**2) == pytest.approx(1.5**2, rel=0.02)
+    np.testing.assert_array_equal(Blur().apply(some_images(), np.arange(6), 0, 9, 0), some_images())
+
+
+def test_contrast_and_brightness_grow_to_the_last_firms() -> None:
+    images, ids = some_images(), np.arange(6)
+    shift = Contrast(0.25, 0.4)
+    for firm, gain, bias in ((0, 1, 0), (1, 0.5, 0.2), (2, 0.25, 0.4)):
+        seen = shift.apply(images, ids, firm, 3, 0)
+        np.testing.assert_allclose(seen, 0.5 + gain * (images - 0.5) + bias, atol=1e-6)
+
+
 def test_training_and_held_out_images_of_a_firm_are_shifted_alike() -> None:
     for shift in (Rotation(), Style(), Noise()):
         seen, straight = (Digits(6, shift=s).split(0) for s in (shift, NoShift()))
@@ -479,6 +499,10 @@ def test_the_firms_of_a_cast_differ_by_name_and_place_only(cast: dict[str, Any])
         (lambda: Noise(-0.1), r"shift.level is -0.1; legal .* shift=none"),
         (lambda: Style(inverted=1.5), r"shift.inverted is 1.5; legal .* from 0 to 1\. For"),
         (lambda: Style(contrast="much"), r"shift.contrast is 'much'"),  # type: ignore[arg-type]
+        (lambda: Blur(-1.0), r"shift.sigma is -1.0; legal .* shift=none"),
+        (lambda: Blur().apply(np.zeros((2, 65), np.float32), np.arange(2), 1, 2, 0), "given 65"),
+        (lambda: Contrast(0), r"shift.gain is 0; legal .* from 0.001 .* shift.gain=1"),
+        (lambda: Contrast(brightness=9), r"shift.brightness is 9; legal .* shift.brightness=0"),
         (lambda: Digits(10), r"dataset.client is 10; legal is a whole number from 0 to 9"),
         (lambda: Digits(0, 0), r"dataset.client is 0|dataset.clients is 0"),
         (lambda: Digits(True), r"dataset.client is True"),

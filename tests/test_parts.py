@@ -17,6 +17,7 @@ from parties.datasets import Dataset, read_csv
 from parties.datasets.heart_hospitals import HOSPITALS, HeartHospital
 from parties.datasets.taiwan_credit import TaiwanCredit
 from parties.exchange import FedpactError, Weights
+from parties.reuse import ReuseMeasure
 from parties.training import Training, weights_of
 from server.contracts import Contract
 from server.strategies import State, Strategy
@@ -27,6 +28,7 @@ from tests.checks import (
     check_backbone,
     check_contract,
     check_dataset,
+    check_reuse,
     check_strategy,
     plain,
 )
@@ -37,6 +39,7 @@ CHECKS = {
     "strategy": (Strategy, check_strategy),
     "backbone": (Backbone, check_backbone),
     "dataset": (Dataset, check_dataset),
+    "measure": (ReuseMeasure, check_reuse),
 }
 
 
@@ -44,7 +47,7 @@ CHECKS = {
     ("group", "name"), [(group, name) for group in CHECKS for name in choices(group)]
 )
 def test_every_part_passes_the_check_of_its_kind(group: str, name: str) -> None:
-    package = f"{group}@trial" if group in ("dataset", "contract") else group
+    package = f"{group}@trial" if group in ("dataset", "contract", "measure") else group
     key = "trial" if "@" in package else group
     sign = "+" if "@" in package else ""
     kind, check = CHECKS[group]

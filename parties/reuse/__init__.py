@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, final
 
@@ -73,16 +73,22 @@ class ReuseMeasure(ABC):
     """One way to judge a model before it is retrained.
 
     Class attributes:
-        name: what tables call it.
         forecasts: "cost" (what retraining would take) or "ceiling" (how good it could become).
         higher_is_better: whether a larger number speaks for reusing the model.
-        needs_labels: whether the firm's labels are used.
     """
 
-    name: ClassVar[str]
     forecasts: ClassVar[str]
     higher_is_better: ClassVar[bool]
-    needs_labels: ClassVar[bool]
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What tables call it; variants of one measure have names of their own."""
+
+    @property
+    @abstractmethod
+    def needs_labels(self) -> bool:
+        """Whether the firm's labels are used."""
 
     def score(
         self, model: nn.Module, source: Source, target: Target, rng: np.random.Generator
@@ -102,7 +108,7 @@ class ReuseMeasure(ABC):
         if self.needs_labels and target.labels is None:
             raise FedpactError(
                 f"{self.name} needs labels, and the target has none. Give labels, or use a measure "
-                "without: arm, frechet."
+                "without: arm, frechet, preindex with combined=false."
             )
         started = time.thread_time()
         value, layers, floor = self.measure(model, source, target, rng)
@@ -121,3 +127,34 @@ class ReuseMeasure(ABC):
         self, model: nn.Module, source: Source, target: Target, rng: np.random.Generator
     ) -> tuple[float, Mapping[str, float], float | None]:
         """The value, its parts by layer ({} for none), and the finite-sample floor (or None)."""
+
+
+def labels_of(target: Target, rows: Array, classes: int | None = None) -> Array:
+    """The target's labels (n,) of the rows that were looked at.
+
+    Args:
+        classes: how many the model tells apart, where labels must be among them.
+
+    Raises:
+        FedpactError: there are none, or a label is none of the model's classes.
+    """
+    if target.labels is None:
+        raise FedpactError("The target has no labels; this measure needs one an example.")
+    labels = target.labels[rows]
+    most = int(labels.max())
+    if labels.min() < 0 or (classes is not None and most >= classes):
+        legal = "0 or more" if classes is None else f"0 to {classes - 1}, the model's classes"
+        raise FedpactError(
+            f"Labels run from {labels.min()} to {most}; legal are {legal}. Use labels of the "
+            "model's classes, or leep, which compares other ones."
+        )
+    return labels
+
+
+def chosen_word(field_name: str, value: object, legal: Sequence[str]) -> None:
+    """Refuse a field that is none of the legal words."""
+    if value not in legal:
+        raise FedpactError(
+            f"measure.{field_name} is {value!r}; legal are {', '.join(legal)}. Set "
+            f"measure.{field_name}={legal[0]}."
+        )

@@ -30,7 +30,7 @@ class Seen:
     """What a model made of n cases.
 
     Args:
-        layers: layer -> (n, filters) float32, in the order in which they ran.
+        layers: layer -> (n, filters) float32, in the order in which they ran; {} where not noted.
         logits: (n, classes) float64.
         rows: (n,) which of the given cases these are.
     """
@@ -42,7 +42,7 @@ class Seen:
     @property
     def embedding(self) -> Array:
         """The last layer before the classifier, (n, filters) float64."""
-        return self.layers[next(reversed(list(self.layers)))].astype(np.float64)
+        return self.layers[list(self.layers)[-1]].astype(np.float64)
 
     @property
     def probabilities(self) -> Array:
@@ -65,11 +65,13 @@ def look(
     rng: np.random.Generator,
     most: int = MOST,
     batch: int = BATCH,
+    hidden: bool = True,
 ) -> Seen:
     """Run a model over cases in eval mode, on the device it is on, and leave it as it was.
 
     Args:
         features: (n, ...) float32, as the model takes them.
+        hidden: note what the layers put out; false: the logits are enough.
 
     Raises:
         FedpactError: the model has no Conv or Linear layer before its classifier.
@@ -78,13 +80,13 @@ def look(
     device = _device(model)
     kept: dict[str, list[Array]] = {}
     logits = []
-    with _evaluated(model), torch.inference_mode(), _hooked(model, kept) as begin:
+    with _evaluated(model), torch.inference_mode(), _hooked(model, kept, hidden) as begin:
         for part in np.split(rows, range(batch, len(rows), batch)):
             begin()
             inputs = torch.from_numpy(np.ascontiguousarray(features[part])).to(device)
             logits.append(model(inputs).double().cpu().numpy())
-    names = list(kept)[:-1]
-    if not names:
+    names = list(kept)[:-1] if hidden else []
+    if hidden and not names:
         raise FedpactError(
             "The model has no Conv or Linear layer before its classifier, so there is nothing to "
             "look at. Judge it by zero_shot or leep, or give a model with hidden layers."
@@ -94,7 +96,9 @@ def look(
 
 
 @contextmanager
-def _hooked(model: nn.Module, kept: dict[str, list[Array]]) -> Iterator[Callable[[], None]]:
+def _hooked(
+    model: nn.Module, kept: dict[str, list[Array]], hidden: bool
+) -> Iterator[Callable[[], None]]:
     """Notes what every layer puts out; a layer that runs again in a pass is another one: name#2."""
     times: dict[str, int] = {}
 
@@ -109,7 +113,7 @@ def _hooked(model: nn.Module, kept: dict[str, list[Array]]) -> Iterator[Callable
     handles = [
         module.register_forward_hook(note(name))
         for name, module in model.named_modules()
-        if isinstance(module, LAYERS)
+        if hidden and isinstance(module, LAYERS)
     ]
     try:
         yield times.clear
