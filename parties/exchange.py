@@ -132,8 +132,7 @@ class Terms:
             contested: the firms compete for the same clients, or each serves its own cases.
         """
         seen = [
-            "the firm's declaration: name, number of training examples, epochs it trains alone, "
-            "tensor names and shapes",
+            "the firm's declaration: name, number of training examples, tensor names and shapes",
             "training losses, one number an epoch, and the seconds and energy that training took",
         ]
         if contested:
@@ -142,8 +141,8 @@ class Terms:
         else:
             seen.append(
                 "how its own and the published model score on its held-out cases: mean log losses, "
-                "variance of their difference, accuracy, AUC, which it would use; with study.watch "
-                "how many of each class it gets right after each round"
+                "variance of their difference, accuracy, AUC, which it would use and what training "
+                "took; with study.watch how many of each class it gets right after each round"
             )
         if self.models:
             seen.append(
@@ -427,7 +426,6 @@ class Declaration:
         examples: training examples it holds.
         validation, contested, held_out: how many clients or cases of each part it can answer for.
         tensors: tensor name -> shape of its model.
-        epochs: passes over its examples when it trains alone.
     """
 
     firm: str
@@ -436,11 +434,9 @@ class Declaration:
     contested: int
     held_out: int
     tensors: Mapping[str, tuple[int, ...]]
-    epochs: int = 1
 
     def __post_init__(self) -> None:
         _text(self.firm, "declaration.firm")
-        _count(self.epochs, "declaration.epochs", 1)
         _count(self.examples, "declaration.examples", 1)
         for name in ("validation", "contested", "held_out"):
             _count(getattr(self, name), f"declaration.{name}")
@@ -567,6 +563,8 @@ class Scores:
         adopted: which model was scored, one of `ADOPTABLE`.
         by_class: (cases, right ones) of each class, only where it was asked for.
         report: how it was judged, where it was to be chosen and the firm judges.
+        own_passes: passes over one example that the firm's own model took; 0 where no comparison
+            was asked for.
     """
 
     cases: int
@@ -578,8 +576,10 @@ class Scores:
     adopted: str = "own"
     by_class: tuple[tuple[int, int], ...] | None = None
     report: ReuseReport | None = None
+    own_passes: int = 0
 
     def __post_init__(self) -> None:
+        _count(self.own_passes, "scores.own_passes")
         _kind(self.report, "scores.report", ReuseReport, optional=True)
         _count(self.cases, "scores.cases", 1)
         for name in ("log_loss", "own_log_loss", "variance"):

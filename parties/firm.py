@@ -9,6 +9,7 @@ from typing import final
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
+from torch import nn
 
 from parties.backbones import Backbone
 from parties.datasets import Cases, Dataset, Examples
@@ -28,15 +29,19 @@ from parties.exchange import (
     Query,
     Refusal,
     Request,
+    ReuseReport,
     Scores,
     Terms,
     Trained,
     Weights,
 )
+from parties.reuse.adopt import Adopter
+from parties.reuse.judge import Judge
+from parties.reuse.profile import Profile
 from parties.training import Training, load_weights, random_seed, weights_of
 
 SHAREABLE = ("models", "predictions")
-ADOPTS = ("published", "best")
+ADOPTS = ("published", "best", "judge")
 LOSSES = "losses"
 MOST_FISHER = 256  # examples of which a diagonal Fisher information is the mean
 
@@ -67,10 +72,12 @@ class Firm:
         training: how it trains.
         shares: what it would ever let out ("models", "predictions"), whatever a contract says.
         adopts: "published": it uses the model that a contract publishes; "best": the published
-            one, the last aggregate or its own, whichever is best on examples it kept back.
+            one, the last aggregate or its own, whichever is best on examples it kept back;
+            "judge": it decides by `reuse` to use the published one, to tune it, or to leave it.
         kept_back: share of its training examples that it keeps back to judge models by.
         contributes: false: a free rider, who trains on nothing for the others.
         energy: counts what its computing takes.
+        reuse: how it judges an offered model; only where it adopts by "judge".
     """
 
     name: str
@@ -82,6 +89,7 @@ class Firm:
     kept_back: float = 0.0
     contributes: bool = True
     energy: Meter = field(default_factory=Watts)
+    reuse: Judge | None = None
 
     def __post_init__(self) -> None:
         self._check_judging()
@@ -110,10 +118,12 @@ class Firm:
             raise FedpactError(
                 f"{where}.kept_back is {self.kept_back!r}; legal is a share from 0 to 0.5."
             )
-        if self.adopts == "best" and not self.kept_back:
+        if self.adopts == "judge" and self.reuse is None:
+            raise FedpactError(f"{where}.adopts is 'judge', and {where}.reuse is not set.")
+        if self.adopts != "published" and not self.kept_back:
             raise FedpactError(
-                f"{where}.adopts is 'best', and it keeps back no examples to judge by. Set "
-                f"{where}.kept_back=0.2."
+                f"{where}.adopts is {self.adopts!r}, and it keeps back no examples to judge by. "
+                f"Set {where}.kept_back=0.2."
             )
         if self.training.stopping.needs_validation and not self.kept_back:
             raise FedpactError(
@@ -173,7 +183,6 @@ class Firm:
             contested=size(split.contested),
             held_out=size(split.held_out),
             tensors={k: tuple(v.shape) for k, v in module.state_dict().items()},
-            epochs=self.training.epochs,
         )
 
     def _train(self, offer: Offer, memory: Memory) -> Trained:
@@ -190,7 +199,8 @@ class Firm:
         weights = None
         if offer.terms.models:
             precision = self._precision(arrays, training, offer.seed) if offer.precision else None
-            weights = Weights(arrays, examples, precision)
+            card = self._card(arrays, training, offer.seed) if offer.card else None
+            weights = Weights(arrays, examples, precision, card)
         spent = meter()
         amounts = (spent.cpu_seconds, spent.gpu_seconds, spent.joules, spent.kg_co2e)
         return Trained(examples, losses, weights, np.array(amounts), spent.known)
@@ -218,8 +228,9 @@ class Firm:
             raise FedpactError(f"{self.name} has no held-out cases; use a market of clients.")
         if not measure.compare and measure.model is not None:
             return self._score(dict(measure.model.arrays), cases, measure)
-        mine = self._own(measure.seed, memory)[0]
-        adopted, arrays = self._adopted(measure, mine)
+        mine, losses = self._own(measure.seed, memory)
+        passes = len(self._parts(measure.seed)[0].ids) * len(losses)
+        adopted, arrays, report = self._adopted(measure, mine, passes)
         own = self._losses(mine, cases, measure.seed)
         scored = own if adopted == "own" else self._losses(arrays, cases, measure.seed)
         gain = own.per_case - scored.per_case
@@ -232,6 +243,8 @@ class Firm:
             auc=scored.auc,
             adopted=adopted,
             by_class=self._by_class(cases.labels, scored.right) if measure.by_class else None,
+            report=report,
+            own_passes=passes,
         )
 
     def _score(self, arrays: dict[str, Array], cases: Examples, measure: Measure) -> Scores:
@@ -248,23 +261,40 @@ class Firm:
             by_class=self._by_class(cases.labels, scored.right) if measure.by_class else None,
         )
 
-    def _adopted(self, measure: Measure, own: dict[str, Array]) -> tuple[str, dict[str, Array]]:
-        """The model the firm would use, and what it is: with `best`, by the examples kept back."""
+    def _adopted(
+        self, measure: Measure, own: dict[str, Array], passes: int
+    ) -> tuple[str, dict[str, Array], ReuseReport | None]:
+        """What the model is that the firm would use, and how it judged it, if it did."""
         offered = {"own": own}
         for name, model in (("published", measure.model), ("last", measure.last)):
             if model is not None:
                 offered[name] = dict(model.arrays)
         if not measure.adopt or self.adopts == "published" or len(offered) == 1:
             name = "own" if measure.model is None else "published"
-            return name, offered[name]
-        _, judging = self._parts(measure.seed)
+            return name, offered[name], None
+        fit, judging = self._parts(measure.seed)
         assert judging is not None
+        if self.adopts == "judge":
+            assert self.reuse is not None
+            assert measure.model is not None
+            adopter = Adopter(
+                self.reuse,
+                self.training,
+                lambda: self._module(fit.features, measure.seed),
+                fit,
+                judging,
+                random_seed(measure.seed, self.name),
+            )
+            told = adopter.adopt(measure.model)
+            return told.name, own if told.arrays is None else told.arrays, told.report
         losses = {
             name: float(self._losses(arrays, judging, measure.seed).per_case.mean())
             for name, arrays in offered.items()
         }
         best = min(losses, key=lambda name: losses[name])  # of equal ones the first: its own
-        return best, offered[best]
+        # Whoever compares with its own model has trained it, whichever it uses in the end.
+        decision, more = ("scratch", 0) if best == "own" else ("as_is", passes)
+        return best, offered[best], ReuseReport(decision, passes=more)
 
     def _by_class(self, labels: Array, right: Array) -> tuple[tuple[int, int], ...]:
         classes = range(self.dataset.classes)
@@ -302,10 +332,7 @@ class Firm:
         proximal: float = 0.0,
     ) -> tuple[dict[str, Array], tuple[float, ...]]:
         training, back = self._parts(seed)
-        # Every firm starts from the same draw, so that models can be averaged.
-        module = self.backbone.build(
-            training.features.shape[1], self.dataset.classes, random_seed(seed, "init")
-        )
+        module = self._module(training.features, seed)
         if start is not None:
             load_weights(module, start)
         losses = self.training.fit(
@@ -330,6 +357,18 @@ class Firm:
             load_weights(module, arrays), training.features[some], training.labels[some]
         )
 
+    def _card(self, arrays: dict[str, Array], training: Examples, seed: int) -> dict[str, Array]:
+        module = load_weights(self._module(training.features, seed), arrays)
+        rng = np.random.default_rng(random_seed(seed, "card", self.name))
+        module.to(self.training.torch_device)
+        return Profile.of(module, training.features, training.labels, rng).to_arrays()
+
+    def _module(self, features: Array, seed: int) -> nn.Module:
+        """Every firm starts from the same draw, so that models can be averaged."""
+        return self.backbone.build(
+            features.shape[1], self.dataset.classes, random_seed(seed, "init")
+        )
+
     def _parts(self, seed: int) -> tuple[Examples, Examples | None]:
         """What the firm fits on, and what it keeps back to judge models by."""
         training = self.dataset.split(seed).training
@@ -350,10 +389,8 @@ class Firm:
         return Predictions(cases.ids, self._probabilities(arrays, cases.features, seed))
 
     def _probabilities(self, arrays: dict[str, Array], features: Array, seed: int) -> Array:
-        module = self.backbone.build(
-            features.shape[1], self.dataset.classes, random_seed(seed, "init")
-        )
-        return self.training.probabilities(load_weights(module, arrays), features)
+        module = load_weights(self._module(features, seed), arrays)
+        return self.training.probabilities(module, features)
 
 
 @final

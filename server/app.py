@@ -60,7 +60,6 @@ def server_app(docket_of: Callable[[Context], Docket]) -> ServerApp:
                 case = replace(
                     case,
                     populations={n: d.examples + d.held_out for n, d in declared.items()},
-                    alone={n: d.examples * d.epochs for n, d in declared.items()},
                 )
                 begin = docket.progress(case)
                 docket.file(hold_session(case, transport.ask, docket.nature, docket, begin))

@@ -24,7 +24,6 @@ class Case:
 
     Args:
         populations: firm -> how many cases of its own it declared, where it has any.
-        alone: firm -> passes over one example that training alone takes it.
         participation: which firms train in a round.
         watch: every firm scores the published model after each round.
     """
@@ -36,7 +35,6 @@ class Case:
     strategy: Strategy
     play: Play
     populations: Mapping[str, int] = field(default_factory=dict)
-    alone: Mapping[str, int] = field(default_factory=dict)
     participation: Participation = field(default_factory=Participation)
     watch: bool = False
 
@@ -98,6 +96,30 @@ class Spent:
 
 @final
 @dataclass(frozen=True)
+class Adoption:
+    """How a firm judged the model that it was offered, as far as it tells.
+
+    Args:
+        adopted: the model that it would use; the rest as in `parties.exchange.ReuseReport`.
+        measures: "name=value" of each measure, separated by blanks.
+    """
+
+    seed: int
+    contract: str
+    firm: str
+    adopted: str
+    decision: str
+    probed: bool
+    passes: int
+    forecast: float | None
+    forecast_low: float | None
+    forecast_high: float | None
+    history: int
+    measures: str
+
+
+@final
+@dataclass(frozen=True)
 class Progress:
     """All that a session has come to after some rounds; it can be taken up again from here.
 
@@ -130,6 +152,10 @@ class Record(Protocol):
         """Note what training took a firm."""
         ...
 
+    def adopted(self, adoption: Adoption) -> None:
+        """Note how a firm judged a model."""
+        ...
+
     def keep(self, case: Case, progress: Progress) -> None:
         """Keep what a session has come to, in the place of what it had come to before."""
         ...
@@ -146,6 +172,9 @@ class Unrecorded:
         return
 
     def spent(self, spent: Spent) -> None:
+        return
+
+    def adopted(self, adoption: Adoption) -> None:
         return
 
     def keep(self, case: Case, progress: Progress) -> None:

@@ -17,6 +17,7 @@ from parties.exchange import (
     Play,
     Predictions,
     Query,
+    ReuseReport,
     Scores,
     Terms,
     Weights,
@@ -25,7 +26,7 @@ from server.contracts.no_sharing import NoSharing
 from server.game.solve import payoffs
 from server.game.table import joint_table
 from server.market import Contest, OwnCases
-from server.outcome import Case, Nature, Outcome, Progress, Record, Summary, Unrecorded
+from server.outcome import Adoption, Case, Nature, Outcome, Progress, Record, Summary, Unrecorded
 from server.rounds import Ask, barred, hold_rounds, no_deal
 from server.scores import auc, stacked
 from server.transport import Answers
@@ -50,7 +51,8 @@ def hold_session(
         begin: what an interrupted session had come to.
     """
     terms = case.contract.terms(case.strategy.rounds)
-    progress, updates = hold_rounds(case, terms, ask, record or Unrecorded(), begin or Progress())
+    notes = record or Unrecorded()
+    progress, updates = hold_rounds(case, terms, ask, notes, begin or Progress())
     fates: dict[str, Any] = {
         "declined": progress.declined,
         "excluded": progress.excluded,
@@ -63,7 +65,7 @@ def hold_session(
     outcome = (
         _contest(case, terms, ask, nature, updates)
         if case.market.contested
-        else _own_cases(case, terms, ask, progress)
+        else _own_cases(case, terms, ask, notes, progress)
     )
     published = progress.state.published
     models = {"published": published} if published is not None else dict(updates)
@@ -170,7 +172,7 @@ def _auc_scores(
 # --------------------------------------------------------------- every firm serves its own
 
 
-def _own_cases(case: Case, terms: Terms, ask: Ask, progress: Progress) -> Outcome:
+def _own_cases(case: Case, terms: Terms, ask: Ask, record: Record, progress: Progress) -> Outcome:
     """Every firm scores the model it would use against its own."""
     market, state = case.market, progress.state
     assert isinstance(market, OwnCases)
@@ -184,10 +186,13 @@ def _own_cases(case: Case, terms: Terms, ask: Ask, progress: Progress) -> Outcom
     }
     answers = ask(requests).usable
     scores = {
-        name: (a, a.own_log_loss)
+        name: (a, a.own_log_loss, market.price(a.own_passes))
         for name, a in sorted(answers.items())
         if isinstance(a, Scores) and a.own_log_loss is not None
     }
+    for name, (s, *_) in scores.items():
+        if s.report is not None:
+            record.adopted(_adoption(case, name, s.adopted, s.report))
     sharing = [name for name in case.firms if name not in without]
     costs = market.costs(progress.passes, sharing if terms.models else ())
     return Outcome(
@@ -202,17 +207,36 @@ def _own_cases(case: Case, terms: Terms, ask: Ask, progress: Progress) -> Outcom
                 variance=s.variance,
                 adopted=s.adopted,
                 cost=costs.get(name, 0.0)
-                # Who uses its own model has trained it too.
-                + (market.price(case.alone.get(name, 0)) if s.adopted == "own" else 0.0),
+                # Who uses its own model has trained it too; who judges has computed for that.
+                + (trained if s.adopted == "own" else 0.0)
+                + (market.price(s.report.passes) if s.report is not None else 0.0),
             )
-            for name, (s, own) in scores.items()
+            for name, (s, own, trained) in scores.items()
         },
         scores={
             f"{kind}.{name}": value
-            for name, (s, _) in scores.items()
+            for name, (s, *_) in scores.items()
             for kind, value in (("accuracy", s.accuracy), ("auc", s.auc))
             if value is not None
         },
+    )
+
+
+def _adoption(case: Case, firm: str, adopted: str, report: ReuseReport) -> Adoption:
+    middle, low, high = report.forecast or (None, None, None)
+    return Adoption(
+        seed=case.seed,
+        contract=case.contract.name,
+        firm=firm,
+        adopted=adopted,
+        decision=report.decision,
+        probed=report.probed,
+        passes=report.passes,
+        forecast=middle,
+        forecast_low=low,
+        forecast_high=high,
+        history=report.history,
+        measures=" ".join(f"{name}={value:.6g}" for name, value in report.measures.items()),
     )
 
 

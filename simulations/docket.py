@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any, final
 
 from server.intake import Limits
-from server.outcome import Case, Nature, Outcome, Progress, Scored, Spent, Step
+from server.outcome import Adoption, Case, Nature, Outcome, Progress, Scored, Spent, Step
 from server.transport import Sent
 from simulations.results import RunFolder, write_whole
 from simulations.study import Study
@@ -18,6 +18,7 @@ log = logging.getLogger("fedpact")
 
 ROUNDS = [f.name for f in dataclasses.fields(Step)]
 SPENT = [f.name for f in dataclasses.fields(Spent)]
+ADOPTIONS = [f.name for f in dataclasses.fields(Adoption)]
 SCORES = [f.name for f in dataclasses.fields(Scored)]
 MESSAGES = ["session", *(f.name for f in dataclasses.fields(Sent))]
 
@@ -40,7 +41,11 @@ class RunDocket:
         self._scores = self._table("scores.csv", SCORES)
         self._spent = self._table("seconds.csv", SPENT)
         self._messages = self._table("messages.csv", MESSAGES)
-        self._tables = (self._rounds, self._scores, self._spent, self._messages)
+        self._adoptions = self._table("adoptions.csv", ADOPTIONS)
+        self._tables = (
+            *(self._rounds, self._scores, self._spent),
+            *(self._messages, self._adoptions),
+        )
 
     def pending(self) -> Iterator[Case]:
         for case in self._study.cases():
@@ -61,6 +66,9 @@ class RunDocket:
         row = dataclasses.asdict(scored)
         row["by_class"] = " ".join(f"{right}/{cases}" for cases, right in scored.by_class)
         _append(self._scores, row, SCORES)
+
+    def adopted(self, adoption: Adoption) -> None:
+        _append(self._adoptions, dataclasses.asdict(adoption), ADOPTIONS)
 
     def spent(self, spent: Spent) -> None:
         _append(self._spent, dataclasses.asdict(spent), SPENT)
@@ -100,7 +108,10 @@ class RunDocket:
         """Whether what a row tells of will not happen again."""
         name = row.get("session", f"{row['contract']}-seed{row['seed']}")
         begun = self._begun.get(name)
-        return name in self._done or (begun is not None and int(row["round"]) < begun.state.turn)
+        if name in self._done:
+            return True
+        # A model is judged after the last round, so that a session begun has not come to it.
+        return begun is not None and "round" in row and int(row["round"]) < begun.state.turn
 
 
 def _append(file: IO[str], row: Mapping[str, Any], columns: list[str]) -> None:

@@ -183,6 +183,13 @@ class Study:
                 f"strategy is {type(self.strategy).__name__}, which publishes no common model; "
                 "under market=own_cases a model is what firms share. Use strategy=fedavg."
             )
+        for name, firm in self.firms.items():
+            if firm.adopts == "judge" and not self.strategy.wants_card:
+                raise FedpactError(
+                    f"parties.{name}.adopts is judge, which needs the profile card of an offered "
+                    f"model; strategy {type(self.strategy).__name__} sends none. Use "
+                    "strategy=donor, or adopts=best."
+                )
         shapes = {name: dict(d.tensors) for name, d in self.declarations().items()}
         first = self.names[0]
         for name in self.names:

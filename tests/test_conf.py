@@ -30,6 +30,7 @@ from parties.energy import Meter
 from parties.exchange import FedpactError
 from parties.partitions import Partition
 from parties.reuse import ReuseMeasure
+from parties.reuse.judge import Judge
 from parties.shifts import Shift
 from parties.stopping import Stopping
 from server.contracts import Contract
@@ -60,6 +61,7 @@ KINDS: dict[str, type] = {
     "contract": Contract,
     "dataset": Dataset,
     "energy": Meter,
+    "reuse": Judge,
     "engine": Engine,
     "market": Market,
     "measure": ReuseMeasure,
@@ -157,6 +159,7 @@ RUN_WITH_EXPERIMENTS = {
         "market": "own_cases",
     },
     "heart_pair_strategies": {"parties": "two_hospitals"},
+    "reuse_images": {"parties": "two_digits", "strategy": "donor"},
 }
 
 
@@ -166,6 +169,8 @@ def test_every_choice_runs(overrides: tuple[str, ...], tmp_path: Path) -> None:
     small = SMALL_HEART if heart else (*SMALL_LOANS, "study.seeds=1")
     pool = any(data in overrides[0] for data in ("digits", "fashion"))
     small = SMALL_POOL if pool else small
+    if "images" in overrides[0]:
+        small = ("study.seeds=1", "training.epochs=1", "progress=none")
     if overrides[0] == "parties=ten_fashion":
         folder = write_fashion(tmp_path / "fashion")
         overrides = (*overrides, f"parties.firm_0.dataset.folder={folder}")
@@ -231,6 +236,12 @@ def test_an_unknown_field_says_which_there_are() -> None:
         (("partition=dirichlet",), "these firms divide no pool"),
         (("experiment=heart", "shift=rotation"), "these firms divide no pool"),
         (("participation.share=0.5",), "hand theirs over once"),
+        (("experiment=reuse_images", "strategy.donor=firm_9"), "the firms are firm_0, firm_1"),
+        (
+            ("experiment=reuse_images", "strategy=fedavg", "parties.firm_1.adopts=judge"),
+            "strategy=donor, or adopts=best",
+        ),
+        (("experiment=reuse_images", "strategy.rounds=2"), "hands its finished model over once"),
         (("stopping=patience",), "kept_back=0.1, or use stopping=gdei"),
         (("parties.lender_a.contributes=false",), "no common model is published"),
         (

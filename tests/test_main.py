@@ -101,6 +101,7 @@ def test_a_run_folder_holds_the_whole_record(loans: subprocess.CompletedProcess[
         "rounds.csv",
         "scores.csv",
         "seconds.csv",
+        "adoptions.csv",
         "messages.csv",
         "payoffs.csv",
         "verdict.json",

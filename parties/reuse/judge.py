@@ -105,12 +105,18 @@ class Judge:
         measures: what is looked at; those of cost forecast the epochs, those of the ceiling the
             accuracy.
         required: accuracy that the firm needs, in [0, 1].
+        history: csv file of finished cases (`parties.reuse.history`); None: there are none yet.
+        tune_epochs: most epochs that an offered model is tuned for.
+        least_gain: share of the loss that a quarter of an epoch must take off to go on.
         miss: share of cases that may lie outside a forecast's interval.
         outside: share of past cases that would have been called unknown.
     """
 
     measures: tuple[ReuseMeasure, ...]
     required: float = 0.85
+    history: str | None = None
+    tune_epochs: int = 10
+    least_gain: float = 0.1
     miss: float = 0.1
     outside: float = 0.05
 
@@ -121,7 +127,11 @@ class Judge:
             raise FedpactError(
                 f"reuse.measures is {names}; legal are one or more different measures."
             )
-        for name, top in (("required", 1.0), ("miss", 0.5), ("outside", 0.5)):
+        epochs = self.tune_epochs
+        if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
+            raise FedpactError(f"reuse.tune_epochs is {epochs!r}; legal is a whole number >= 1.")
+        shares = (("required", 1.0), ("least_gain", 1.0), ("miss", 0.5), ("outside", 0.5))
+        for name, top in shares:
             value = getattr(self, name)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not 0 <= value <= top:
