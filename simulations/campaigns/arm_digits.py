@@ -1,0 +1,327 @@
+"""What does reusing a model cost, and which measure says so beforehand? On handwritten digits.
+
+Nine models are trained on clean digits and offered for 20 shifted copies of other digits. Every
+measure judges every pair; then the model is retrained, and a new one trained, to see.
+
+`history.csv` has a row a pair, written as it ends:
+
+    case, model, architecture, seed, shift, kind, level   what was offered for which data
+    source_accuracy       of the model on clean held-out digits
+    zero_shot_accuracy    of the model on the shifted held-out digits, before retraining
+    ceiling               best held-out accuracy in `longest` epochs of retraining
+    scratch_accuracy      best held-out accuracy in `longest` epochs of a new model
+    epochs                first quarter epoch of retraining at which the held-out accuracy is within
+                          `margin` of the ceiling; 0 where none is needed
+    scratch_epochs        the same of the new model, for the same accuracy; empty where it did not
+                          get there
+    cpu_seconds_epoch     CPU seconds of one epoch of retraining, without its evaluations
+    card_bytes            size of the model's profile card
+    floor                 ARM's finite-sample floor
+    <measure>             a column a measure, its value; `arm_card` is ARM from the card alone
+    <measure>_ms          CPU milliseconds that it took
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import IO, final
+
+import numpy as np
+import torch
+from safetensors.numpy import save
+from torch import nn
+
+from parties.backbones.cnn import Cnn
+from parties.backbones.mlp import Mlp
+from parties.datasets.digits import Digits
+from parties.exchange import Array, FedpactError
+from parties.reuse import ReuseMeasure, Target
+from parties.reuse.arm import Arm
+from parties.reuse.cka import Cka
+from parties.reuse.frechet import Frechet
+from parties.reuse.hscore import HScore
+from parties.reuse.leep import Leep
+from parties.reuse.linear_probe import LinearProbe
+from parties.reuse.logme import LogMe
+from parties.reuse.preindex import PreIndex
+from parties.reuse.profile import Profile, Source
+from parties.reuse.resque import Resque
+from parties.reuse.transrate import TransRate
+from parties.reuse.zero_shot import ZeroShot
+from parties.training import Training, random_seed, weights_of
+from simulations.campaigns import Campaign
+from simulations.campaigns.arm_table import write_report
+from simulations.campaigns.spoiled import SHIFTS
+from simulations.results import RunFolder, write_whole
+
+log = logging.getLogger("fedpact")
+
+MEASURES: dict[str, ReuseMeasure] = {
+    "arm": Arm(),
+    "arm_card": Arm(),
+    "arm_raw": Arm("raw"),
+    "arm_hist": Arm("hist"),
+    "arm_literal": Arm("literal"),
+    "preindex_p": PreIndex(combined=False),
+    "preindex": PreIndex(),
+    "resque": Resque(),
+    "zero_shot_error": ZeroShot(),
+    "zero_shot_cross_entropy": ZeroShot("cross_entropy"),
+    "leep": Leep(),
+    "frechet": Frechet(),
+    "logme": LogMe(),
+    "hscore": HScore(),
+    "transrate": TransRate(),
+    "cka": Cka(),
+    "linear_probe": LinearProbe(),
+}
+COLUMNS = [
+    *("case", "model", "architecture", "seed", "shift", "kind", "level"),
+    *("source_accuracy", "zero_shot_accuracy", "ceiling", "scratch_accuracy"),
+    *("epochs", "scratch_epochs", "cpu_seconds_epoch", "card_bytes", "floor"),
+    *MEASURES,
+    *(f"{name}_ms" for name in MEASURES),
+]
+CLASSES = 10
+SOURCE_SHARE, TARGET_SHARE = 0.4, 0.378  # of the digits; the rest is held out
+
+
+def _deep(seed: int) -> nn.Module:
+    """Four convolutions; `Cnn` would halve an 8x8 image four times."""
+
+    def block(before: int, after: int) -> list[nn.Module]:
+        two = [nn.Conv2d(a, after, 3, padding=1) for a in (before, after)]
+        return [two[0], nn.ReLU(), two[1], nn.ReLU(), nn.MaxPool2d(2)]
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = [nn.Unflatten(1, (1, 8, 8)), *block(1, 16), *block(16, 32), nn.Flatten()]
+        return nn.Sequential(*layers, nn.Linear(32 * 4, CLASSES))
+
+
+ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
+    "mlp": lambda seed: Mlp((64, 32)).build(64, CLASSES, seed),
+    "cnn": lambda seed: Cnn((16, 32)).build(64, CLASSES, seed),
+    "deep": _deep,
+}
+
+
+@final
+@dataclass(frozen=True)
+class Parts:
+    """The digits of one seed: the source's, and a firm's for training and held out."""
+
+    source: tuple[Array, Array]
+    firm: tuple[Array, Array, Array]  # ids, features, labels
+    held_out: tuple[Array, Array, Array]
+
+    @staticmethod
+    def of(seed: int) -> Parts:
+        split = Digits(0, 1, test_share=1 - SOURCE_SHARE).split(seed)
+        rest = split.held_out
+        assert rest is not None
+        order = np.random.default_rng([seed, 7]).permutation(len(rest.ids))
+        cut = round(TARGET_SHARE / (1 - SOURCE_SHARE) * len(order))
+        firm, held_out = (
+            (rest.ids[rows], rest.features[rows], rest.labels[rows])
+            for rows in (order[:cut], order[cut:])
+        )
+        return Parts((split.training.features, split.training.labels), firm, held_out)
+
+
+@final
+@dataclass(frozen=True)
+class ArmDigits(Campaign):
+    """Measure every model against every shift, and what retraining then takes.
+
+    Args:
+        models: architecture-seed each; architectures are mlp, cnn and deep. The seed decides the
+            digits too.
+        shifts: names of `spoiled.SHIFTS`.
+        longest: epochs of retraining after which the best accuracy is the ceiling.
+        margin: accuracy below the ceiling that counts as being there.
+        source_epochs: epochs that the offered models were trained.
+        batch_size, learning_rate: of plain SGD, in all trainings.
+        resamples: of the models, for the intervals in table.csv.
+    """
+
+    models: tuple[str, ...] = tuple(f"{a}-{s}" for a in ARCHITECTURES for s in range(3))
+    shifts: tuple[str, ...] = field(default=tuple(SHIFTS))
+    longest: int = 20
+    margin: float = 0.02
+    source_epochs: int = 40
+    batch_size: int = 16
+    learning_rate: float = 0.1
+    resamples: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("models", "shifts"):
+            value = getattr(self, name)
+            listed = [] if isinstance(value, str) else [str(v) for v in value]
+            if not listed or len(set(listed)) != len(listed):
+                raise FedpactError(
+                    f"campaign.{name} is {value!r}; legal is a list of different names. See "
+                    "conf/campaign/arm_digits.yaml for all."
+                )
+            object.__setattr__(self, name, tuple(listed))
+        for model in self.models:
+            architecture, _, seed = model.partition("-")
+            if architecture not in ARCHITECTURES or not seed.isdecimal():
+                raise FedpactError(
+                    f"campaign.models has {model!r}; legal are {', '.join(ARCHITECTURES)} with a "
+                    "seed, such as cnn-0."
+                )
+        for shift in self.shifts:
+            if shift not in SHIFTS:
+                raise FedpactError(f"campaign.shifts has {shift!r}; legal are {', '.join(SHIFTS)}.")
+        for name in ("longest", "source_epochs", "batch_size", "resamples"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise FedpactError(
+                    f"campaign.{name} is {value!r}; legal is a whole number >= 1. Leave it out "
+                    "for the default."
+                )
+        if not isinstance(self.margin, float) or not 0 <= self.margin < 1:
+            raise FedpactError(
+                f"campaign.margin is {self.margin!r}; legal is a number from 0 to below 1. Set "
+                "campaign.margin=0.02."
+            )
+        self._training(1, "constant")  # refuses a bad learning rate
+
+    def _training(self, epochs: int, schedule: str) -> Training:
+        return Training(epochs, self.batch_size, self.learning_rate, 0.0, 0.0, schedule)
+
+    def plan(self) -> list[str]:
+        return [
+            f"{len(self.models)} models x {len(self.shifts)} shifts x {len(MEASURES)} measures; "
+            f"each retrained and trained anew for {self.longest} epochs",
+        ]
+
+    def run(self, folder: RunFolder) -> list[str]:
+        with _history(folder) as (done, file):
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            for model in self.models:
+                left = [s for s in self.shifts if f"{model}-{s}" not in done]
+                if left:
+                    self._judge(model, left, folder, writer)
+        return write_report(folder, MEASURES, self.resamples)
+
+    def _judge(
+        self, name: str, shifts: Sequence[str], folder: RunFolder, writer: csv.DictWriter[str]
+    ) -> None:
+        """Train one model, then measure and retrain it under some shifts, a row each."""
+        architecture, _, number = name.partition("-")
+        seed = int(number)
+        parts = Parts.of(seed)
+        model = ARCHITECTURES[architecture](seed)
+        features, labels = parts.source
+        training = self._training(self.source_epochs, "linear")
+        training.fit(model, features, labels, random_seed(seed, "source", architecture))
+        card = Profile.of(model, features, labels, np.random.default_rng([seed, 1]))
+        write_whole(folder.path / "models" / f"{name}.safetensors", save(weights_of(model)))
+        write_whole(folder.path / "cards" / f"{name}.safetensors", card.to_bytes())
+        clean = _accuracy(model, parts.held_out[1], parts.held_out[2])
+        log.info(
+            "%s: %.1f %% of clean held-out digits, card of %d bytes", name, 100 * clean, card.size
+        )
+        for shift in shifts:
+            spoiled = SHIFTS[shift]
+            (ids, plain, own), (test_ids, test, truth) = parts.firm, parts.held_out
+            seen, judged = spoiled.see(plain, ids, seed), spoiled.see(test, test_ids, seed)
+            measured = _measured(model, Source(card, features, labels), plain, Target(seen, own))
+            new = ARCHITECTURES[architecture](random_seed(seed, "new"))
+            (kept, seconds), (fresh, _) = (
+                self._curve(start, seen, own, judged, truth, random_seed(seed, name, shift))
+                for start in (deepcopy(model), new)
+            )
+            enough = kept.max() - self.margin
+            writer.writerow(
+                {
+                    "case": f"{name}-{shift}",
+                    "model": name,
+                    "architecture": architecture,
+                    "seed": seed,
+                    "shift": shift,
+                    "kind": spoiled.kind,
+                    "level": spoiled.level,
+                    "source_accuracy": clean,
+                    "zero_shot_accuracy": kept[0],
+                    "ceiling": kept.max(),
+                    "scratch_accuracy": fresh.max(),
+                    "epochs": _first(kept >= enough),
+                    "scratch_epochs": _first(fresh >= enough),
+                    "cpu_seconds_epoch": seconds,
+                    "card_bytes": card.size,
+                    **measured,
+                }
+            )
+            log.info("%s, %s: %s epochs", name, shift, _first(kept >= enough))
+
+    def _curve(
+        self, model: nn.Module, x: Array, y: Array, test: Array, truth: Array, seed: int
+    ) -> tuple[Array, float]:
+        """Held-out accuracy at first and after every quarter epoch; CPU seconds an epoch."""
+        training, spent = self._training(1, "constant"), 0.0
+        found = [_accuracy(model, test, truth)]
+        for epoch in range(self.longest):
+            order = np.random.default_rng([seed, epoch]).permutation(len(x))
+            for quarter, rows in enumerate(np.array_split(order, 4)):
+                started = time.thread_time()
+                training.fit(model, x[rows], y[rows], random_seed(seed, epoch, quarter))
+                spent += time.thread_time() - started
+                found.append(_accuracy(model, test, truth))
+        return np.array(found), spent / self.longest
+
+
+def _measured(
+    model: nn.Module, source: Source, plain: Array, target: Target
+) -> Mapping[str, float | None]:
+    """Every measure's value and milliseconds, and ARM's floor."""
+    row: dict[str, float | None] = {}
+    for name, measure in MEASURES.items():
+        known = source
+        if name == "arm_card":
+            known = Source(source.profile)
+        elif isinstance(measure, PreIndex):
+            known = Source(source.profile, plain, target.labels)
+        said = measure.score(model, known, target, np.random.default_rng(0))
+        row |= {name: said.value, f"{name}_ms": 1000 * said.seconds}
+        if name == "arm":
+            row["floor"] = said.floor
+    return row
+
+
+def _accuracy(model: nn.Module, features: Array, labels: Array) -> float:
+    model.eval()
+    with torch.inference_mode():
+        told = model(torch.from_numpy(features)).argmax(1).numpy()
+    return float(np.mean(told == labels))
+
+
+def _first(there: Array) -> float | str:
+    """Epochs until the first quarter that is there; empty where none is."""
+    return float(np.argmax(there)) / 4 if there.any() else ""
+
+
+@contextmanager
+def _history(folder: RunFolder) -> Iterator[tuple[set[str], IO[str]]]:
+    """Cases whose rows are on disk whole, and the file to write further rows to."""
+    path = folder.path / "history.csv"
+    kept: list[Mapping[str, str]] = []
+    if path.exists():
+        whole = path.read_text().rpartition("\n")[0].splitlines()  # a last line may be cut off
+        kept = list(csv.DictReader(whole))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(kept)
+    write_whole(path, text.getvalue().encode())
+    with path.open("a", newline="", buffering=1) as file:
+        yield {row["case"] for row in kept}, file
