@@ -23,6 +23,7 @@ import parties.stopping
 import server.contracts
 import server.play
 import server.strategies
+import simulations.campaigns
 import simulations.engines
 from parties.backbones import Backbone
 from parties.datasets import Dataset
@@ -39,6 +40,7 @@ from server.participation import Participation
 from server.play import Play
 from server.strategies import Strategy
 from simulations.build import build
+from simulations.campaigns import Campaign
 from simulations.engines import Engine
 from simulations.engines.grid import InlineGrid
 from simulations.mistakes import did_you_mean
@@ -58,6 +60,7 @@ from tests.checks import (
 CONF = Path(conf.__file__).parent
 KINDS: dict[str, type] = {
     "backbone": Backbone,
+    "campaign": Campaign,
     "contract": Contract,
     "dataset": Dataset,
     "energy": Meter,
@@ -78,8 +81,13 @@ def choices(group: str) -> list[str]:
     return sorted(p.stem for p in (CONF / group).glob("*.yaml"))
 
 
+def filled(group: str) -> list[str]:
+    """Choices that describe an object; campaign=none describes none."""
+    return [name for name in choices(group) if (group, name) != ("campaign", "none")]
+
+
 def targets(group: str) -> set[str]:
-    files = [yaml.safe_load((CONF / group / f"{n}.yaml").read_text()) for n in choices(group)]
+    files = [yaml.safe_load((CONF / group / f"{n}.yaml").read_text()) for n in filled(group)]
     return {content["_target_"] for content in files}
 
 
@@ -94,6 +102,7 @@ def classes(kind: type) -> set[str]:
         parties.stopping,
         server.contracts,
         server.strategies,
+        simulations.campaigns,
         simulations.engines,
     ):
         for module in pkgutil.iter_modules(package.__path__):
@@ -114,17 +123,23 @@ def test_every_class_has_a_conf_file_and_every_conf_file_a_class(group: str) -> 
 
 @pytest.mark.parametrize("group", KINDS)
 def test_every_conf_file_lists_every_field(group: str) -> None:
-    for name in choices(group):
+    for name in filled(group):
         content = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
         module, _, kind = content.pop("_target_").rpartition(".")
         fields = inspect.signature(getattr(importlib.import_module(module), kind)).parameters
         assert set(content) == set(fields), f"conf/{group}/{name}.yaml"
 
 
+def studies() -> list[str]:
+    """Experiments that are studies; campaigns have tests of their own."""
+    texts = {n: (CONF / "experiment" / f"{n}.yaml").read_text() for n in choices("experiment")}
+    return [name for name, text in texts.items() if "override /campaign" not in text]
+
+
 ENGINES_TESTED_ELSEWHERE = {"ray", "flower"}  # tests/test_engines.py runs them
 
 RUNS = [
-    *[(f"experiment={name}",) for name in choices("experiment")],
+    *[(f"experiment={name}",) for name in studies()],
     *[(f"market={name}",) for name in choices("market") if name != "own_cases"],
     *[(f"backbone={name}",) for name in choices("backbone") if name != "cnn"],
     *[("parties=ten_digits", f"partition={name}") for name in choices("partition")],
