@@ -514,6 +514,18 @@ class Recurrent(nn.Module):
         return torch.as_tensor(self.head(torch.tanh(self.turn(torch.tanh(self.turn(x))))))
 
 
+class Flattened(nn.Module):
+    """Tokens (n, length, 3) in one long row, so that its layer cannot tell the cases apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(3, 5), nn.Linear(5, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.embed(x.reshape(-1, 3)).reshape(len(x), -1, 5)
+        return torch.as_tensor(self.head(tokens.mean(1)))
+
+
 class Sequence(nn.Module):
     """Tokens (n, length, 3), a linear layer on each, their mean, a classifier."""
 
@@ -641,6 +653,11 @@ LABELLED = Target(DATA, np.arange(20) % 3)
             lambda: Arm().score(nn.Linear(3, 3), source_of(DATA), LABELLED, rng()),
             "no Conv or Linear layer before its classifier",
         ),
+        (
+            lambda: look(Flattened(), DATA.reshape(20, 1, 3).repeat(4, 1), rng()),
+            r"The layer 'embed' puts out 80 rows for 20 cases; legal is one a case\. Keep",
+        ),
+        (lambda: Source(source_of(DATA).profile, None, np.arange(3)), "3 labels for 0 examples"),
         (lambda: Target(np.zeros((0, 3), np.float32)), "at least one example"),
         (lambda: Target(DATA, np.arange(4)), "4 labels for 20 examples"),
     ],

@@ -24,7 +24,7 @@ class Cka(ReuseMeasure):
     columns of both minus their means. 0 where either does not vary.
 
     References:
-        Kornblith, Norouzi, Lee, Hinton, arXiv 1905.00414, equation 5.
+        Kornblith, Norouzi, Lee, Hinton, arXiv 1905.00414.
     """
 
     forecasts = CEILING

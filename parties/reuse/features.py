@@ -74,7 +74,8 @@ def look(
         hidden: note what the layers put out; false: the logits are enough.
 
     Raises:
-        FedpactError: the model has no Conv or Linear layer before its classifier.
+        FedpactError: the model has no Conv or Linear layer before its classifier, or one whose
+            first dimension is not the cases.
     """
     rows = chosen(len(features), rng, most)
     device = _device(model)
@@ -82,7 +83,7 @@ def look(
     logits = []
     with _evaluated(model), torch.inference_mode(), _hooked(model, kept, hidden) as begin:
         for part in np.split(rows, range(batch, len(rows), batch)):
-            begin()
+            begin(len(part))
             inputs = torch.from_numpy(np.ascontiguousarray(features[part])).to(device)
             logits.append(model(inputs).double().cpu().numpy())
     names = list(kept)[:-1] if hidden else []
@@ -98,15 +99,26 @@ def look(
 @contextmanager
 def _hooked(
     model: nn.Module, kept: dict[str, list[Array]], hidden: bool
-) -> Iterator[Callable[[], None]]:
+) -> Iterator[Callable[[int], None]]:
     """Notes what every layer puts out; a layer that runs again in a pass is another one: name#2."""
     times: dict[str, int] = {}
+    cases = 0
+
+    def begin(count: int) -> None:
+        nonlocal cases
+        cases = count
+        times.clear()
 
     def note(name: str) -> Callable[[nn.Module, Any, torch.Tensor], None]:
-        def hook(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+        def hook(module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
             times[name] = times.get(name, 0) + 1
             key = name if times[name] == 1 else f"{name}#{times[name]}"
-            kept.setdefault(key, []).append(_filters(output, _module).float().cpu().numpy())
+            if len(output) != cases:
+                raise FedpactError(
+                    f"The layer {name!r} puts out {len(output)} rows for {cases} cases; legal is "
+                    "one a case. Keep the cases in the first dimension of every layer."
+                )
+            kept.setdefault(key, []).append(_filters(output, module).float().cpu().numpy())
 
         return hook
 
@@ -116,7 +128,7 @@ def _hooked(
         if hidden and isinstance(module, LAYERS)
     ]
     try:
-        yield times.clear
+        yield begin
     finally:
         for handle in handles:
             handle.remove()

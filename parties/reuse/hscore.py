@@ -24,7 +24,7 @@ class HScore(ReuseMeasure):
 
     References:
         Bao et al., An Information-Theoretic Approach to Transferability in Task Transfer Learning,
-        ICIP 2019, definition 2.
+        ICIP 2019.
     """
 
     forecasts = CEILING

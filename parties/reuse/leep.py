@@ -24,7 +24,7 @@ class Leep(ReuseMeasure):
     from sum_i theta(x_i)_z by label. The firm's classes need not be the model's.
 
     References:
-        Nguyen, Hassner, Seeger, Archambeau, arXiv 2002.12462, equations 1 and 2.
+        Nguyen, Hassner, Seeger, Archambeau, arXiv 2002.12462.
     """
 
     forecasts = COST

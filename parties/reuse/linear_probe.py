@@ -29,7 +29,7 @@ class LinearProbe(ReuseMeasure):
         ridge: the penalty on squared weights, as a share of the number of examples.
 
     References:
-        Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, equation 7.64.
+        Hastie, Tibshirani, Friedman, The Elements of Statistical Learning.
     """
 
     ridge: float = 0.01

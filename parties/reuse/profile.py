@@ -238,3 +238,11 @@ class Source:
     profile: Profile
     features: Array | None = None
     labels: Array | None = None
+
+    def __post_init__(self) -> None:
+        features = 0 if self.features is None else len(self.features)
+        if self.labels is not None and len(self.labels) != features:
+            raise FedpactError(
+                f"The source has {len(self.labels)} labels for {features} examples; give one each, "
+                "or leave labels out."
+            )
