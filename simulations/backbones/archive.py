@@ -13,13 +13,11 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 from parties.exchange import FedpactError
-
-if TYPE_CHECKING:
-    from simulations.backbones.sources import Pin
 
 MOST = 200_000_000  # bytes that a tar may unpack to
 FAULTS = (
@@ -27,6 +25,15 @@ FAULTS = (
     *(EOFError, RuntimeError, NotImplementedError, OverflowError, UnicodeError),
 )
 AGAIN = "Fetch it again; if it is still so, the index serves another file: do not use it."
+
+
+@final
+@dataclass(frozen=True)
+class Pin:
+    """A file as it must be: its length in bytes and hex sha256."""
+
+    size: int
+    sha256: str
 
 
 def read_members(path: Path, archive: Pin, members: Mapping[str, Pin]) -> dict[str, bytes]:

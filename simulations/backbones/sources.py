@@ -11,18 +11,10 @@ from parties.backbones.pretrained.efficientnet_lite import EfficientNetLite
 from parties.backbones.pretrained.mobilenet import MobileNet
 from parties.backbones.pretrained.squeezenet import SqueezeNet
 from parties.exchange import Array
+from simulations.backbones.archive import Pin
 from simulations.backbones.convert import numpy_pickle, sheet, torch_file
 
 Arrays = Mapping[str, Array]
-
-
-@final
-@dataclass(frozen=True)
-class Pin:
-    """A file as it must be: its length in bytes and hex sha256."""
-
-    size: int
-    sha256: str
 
 
 @final

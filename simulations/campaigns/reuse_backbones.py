@@ -103,7 +103,7 @@ class ReuseBackbones(Campaign):
 
     def run(self, folder: RunFolder) -> list[str]:
         path = folder.path / "rows.csv"
-        rows = pd.read_csv(path, float_precision="round_trip") if path.exists() else pd.DataFrame()
+        rows = pd.read_csv(path) if path.exists() else pd.DataFrame()
         there = {tuple(unit) for unit in rows[UNIT].to_numpy()} if len(rows) else set()
         for name, images, draws in self._sets():
             shown = images.shown(draws.everything)
