@@ -606,6 +606,7 @@ def test_the_judge_reuses_the_best_forecast_if_it_clearly_beats_the_pixels(
         assert choice["gain"] == pytest.approx(0.2 if reuse else 0)
         assert choice["lost"] == pytest.approx(0 if reuse else 0.2)
         assert choice["right"] == reuse
+    assert found.forecasts["one_draw"].isna().all()  # three candidates are too few to rank
     table = found.table.set_index(["weights", "stage"])
     assert table.loc[("pretrained", "2"), "over_pixels"] == pytest.approx(0.2)
     assert table.loc[("pretrained", "2"), "over_random"] == pytest.approx(-0.1)
@@ -642,6 +643,12 @@ def test_the_campaign_leaves_tables_and_a_report_and_goes_on_where_it_was(
     assert "rank correlation" in page.named("figure")[0]["aria-label"]
     assert "own pixels" in page.text or "reuse" in page.text
     assert len(pd.read_csv(folder / "choices.csv")) == 2 * 2
+    forecasts = pd.read_csv(folder / "forecasts.csv").set_index(["forecast", "data"])
+    single = [
+        stats.spearmanr(part["forecast"], part["accuracy"]).statistic
+        for _, part in rows[rows["data"] == "digits"].groupby("draw")
+    ]
+    assert forecasts.loc[("forecast", "digits"), "one_draw"] == pytest.approx(np.mean(single))
     # Killed in the second data set, after its pixels.
     rows.iloc[: 2 * (1 + 8) + 2].to_csv(folder / "rows.csv", index=False)
     before = (folder / "table.csv").read_bytes()

@@ -53,12 +53,12 @@ def judged(rows: pd.DataFrame, offered: str, seed: int) -> Judged:
         seed: decides the resamples.
     """
     table = _table(rows)
-    candidates = table[table["weights"].isin(["none", offered])].reset_index(drop=True)
+    candidates, offers = (t[t["weights"].isin(["none", offered])] for t in (table, rows))
     choices = [
-        _choice(part[part["weights"].isin(["none", offered])], candidates[candidates["data"] == d])
-        for (d, _), part in rows.groupby(["data", "draw"], sort=False)
+        _choice(part, candidates[candidates["data"] == data])
+        for (data, _), part in offers.groupby(["data", "draw"], sort=False)
     ]
-    return Judged(table, _forecasts(candidates, seed), pd.DataFrame(choices))
+    return Judged(table, _forecasts(candidates, offers, seed), pd.DataFrame(choices))
 
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -105,8 +105,11 @@ def _choice(offers: pd.DataFrame, means: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _forecasts(candidates: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Spearman's rank correlation of every forecast with measured accuracy, over candidates."""
+def _forecasts(candidates: pd.DataFrame, offers: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Spearman's rank correlation of every forecast with measured accuracy, over candidates.
+
+    Of means over draws; and, since a firm has one draw only, of a single draw, averaged over draws.
+    """
     sets = list(dict.fromkeys(candidates["data"]))
     found = []
     for place, name in enumerate(FORECASTS):
@@ -120,8 +123,14 @@ def _forecasts(candidates: pd.DataFrame, seed: int) -> pd.DataFrame:
             rng = np.random.default_rng([seed, place])
             value, low, high = correlation(parts, rng)
             count = sum(map(len, parts))
-            row = {"forecast": name, "data": data, "candidates": count}
-            found.append({**row, "spearman": value, "low": low, "high": high})
+            row = {"forecast": name, "data": data, "candidates": count, "spearman": value}
+            single = [
+                _spearman(part.dropna(subset=[name])[[name, "accuracy"]].to_numpy()[None])[0]
+                for _, part in offers[offers["data"] == data].groupby("draw")
+                if part[name].count() >= FEWEST
+            ]
+            one = float(np.mean(single)) if single else np.nan
+            found.append({**row, "low": low, "high": high, "one_draw": one})
     return pd.DataFrame(found)
 
 
@@ -197,5 +206,6 @@ def told(found: Judged) -> list[str]:
     ours = found.forecasts[found.forecasts["forecast"] == "forecast"]
     for _, it in ours.iterrows():
         value = f"{it['spearman']:.2f} [{it['low']:.2f}, {it['high']:.2f}]"
-        lines.append(f"Spearman of forecast and accuracy, {it['data']}: {value}")
+        one = "" if np.isnan(it["one_draw"]) else f"; of one draw {it['one_draw']:.2f}"
+        lines.append(f"Spearman of forecast and accuracy, {it['data']}: {value}{one}")
     return lines
