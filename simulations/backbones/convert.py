@@ -55,9 +55,9 @@ def numpy_pickle(members: Mapping[str, bytes]) -> dict[str, Array]:
         found = {}
         for layer, (kernel, bias) in layers.items():
             key = layer.replace("/", ".")
-            turned = np.asarray(kernel, np.float32).transpose(3, 2, 0, 1)
+            turned = kernel.values.astype(np.float32).transpose(3, 2, 0, 1)
             found[f"{key}.weight"] = np.ascontiguousarray(turned)
-            found[f"{key}.bias"] = np.asarray(bias, np.float32)
+            found[f"{key}.bias"] = bias.values.astype(np.float32)
     except FedpactError:
         raise
     except Exception as fault:  # whatever a damaged pickle makes of the machine that reads it
@@ -68,26 +68,46 @@ def numpy_pickle(members: Mapping[str, bytes]) -> dict[str, Array]:
     return found
 
 
-def _empty(kind: object, shape: object, code: object) -> Array:
-    """What numpy's arrays are pickled as: an empty one, which is then given its state."""
-    if kind is not _ARRAY or shape != (0,) or code != b"b":
+@final
+class _Numbers:
+    """What a pickle may say of an array's type: floats of 4 or 8 bytes, little-endian."""
+
+    def __init__(self, code: object, *_: object) -> None:
+        if code not in ("f4", "f8"):
+            raise pickle.UnpicklingError(f"numbers of type {code!r} are not expected")
+        self.code = f"<{code}"
+
+    def __setstate__(self, state: tuple[object, ...]) -> None:
+        if state != (3, "<", None, None, None, -1, -1, 0):
+            raise pickle.UnpicklingError("the type of an array is not that of plain numbers")
+
+
+@final
+class _Array:
+    """What a pickle may say of an array: shape, type, order and bytes. numpy's own code, which
+    believes all of it, is not asked."""
+
+    values: Array | None = None
+
+    def __setstate__(self, state: tuple[int, tuple[int, ...], _Numbers, bool, bytes]) -> None:
+        _, shape, numbers, by_columns, content = state
+        order: Any = "F" if by_columns else "C"
+        self.values = np.frombuffer(content, numbers.code).reshape(shape, order=order)
+
+
+def _empty(kind: object, shape: object, code: object) -> _Array:
+    """How numpy pickles an array: as an empty one, which is then given its state."""
+    if kind is not _NDARRAY or shape != (0,) or code != b"b":
         raise pickle.UnpicklingError("an array must be pickled as numpy pickles one")
-    return np.ndarray((0,), np.int8)
+    return _Array()
 
 
-def _number_type(code: object, *flags: object) -> np.dtype[Any]:
-    """A type of numbers; not of Python objects."""
-    if code not in ("f4", "f8", "<f4", "<f8") or flags not in ((False, True), (0, 1)):
-        raise pickle.UnpicklingError(f"numbers of type {code!r} are not expected")
-    return np.dtype(str(code), align=False, copy=True)  # its state is set: not the one all share
-
-
-_ARRAY = "numpy.ndarray, which may be named but not called"
+_NDARRAY = "numpy.ndarray, which may be named but not called"
 _ADMITTED: Mapping[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _empty,
     ("numpy._core.multiarray", "_reconstruct"): _empty,
-    ("numpy", "ndarray"): _ARRAY,
-    ("numpy", "dtype"): _number_type,
+    ("numpy", "ndarray"): _NDARRAY,
+    ("numpy", "dtype"): _Numbers,
 }
 
 

