@@ -412,8 +412,8 @@ class Measure:
 
 ADOPTABLE = ("own", "published", "last", "tuned")
 """Models a firm may use: its own, the published one, the last aggregate, the first one tuned."""
-DECISIONS = ("as_is", "fine_tune", "scratch", "abstain")
-"""What a firm that judges may decide: use the model, train on from it, train alone, leave it."""
+DECISIONS = ("as_is", "fine_tune", "scratch")
+"""What a firm that judges may end with: use the model, train on from it, train its own."""
 
 
 @final

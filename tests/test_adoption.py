@@ -122,7 +122,12 @@ def test_without_a_history_the_firm_says_so_and_probes(
 
 @pytest.mark.parametrize(
     ("epochs", "ceiling", "decision"),
-    [(1.0, 0.95, "fine_tune"), (5.5, 0.95, "scratch"), (1.0, 0.5, "abstain")],
+    [
+        (1.0, 0.95, "fine_tune"),
+        (4.7, 0.95, "probe"),  # its upper end is above 5
+        (5.5, 0.95, "scratch"),
+        (1.0, 0.5, "scratch"),
+    ],
 )
 def test_the_forecast_decides_where_there_is_a_history(
     model: nn.Module,
@@ -143,12 +148,12 @@ def test_the_forecast_decides_where_there_is_a_history(
     assert tuned.kg_co2e[1] == pytest.approx(0.4 * tuned.epochs[2])
 
 
-def test_a_case_outside_the_history_is_probed(
+def test_outside_the_history_the_judge_abstains(
     model: nn.Module, source: Source, upright: Examples, measured: list[dict[str, float]]
 ) -> None:
     odd = Target(40 * seen(upright, 42.0).features, upright.labels)
     told = judged(model, source, odd, history(measured, 1.0))
-    assert (told.decision, told.known) == ("probe", False)
+    assert (told.decision, told.known) == ("abstain", False)
     assert "lies outside the firm's history" in told.reasons[0]
 
 

@@ -16,7 +16,7 @@ from parties.exchange import Array, FedpactError, ReuseReport, Weights
 from parties.reuse import Target
 from parties.reuse.features import MOST
 from parties.reuse.history import History
-from parties.reuse.judge import AS_IS, FINE_TUNE, PROBE, Epoch, Judge, probed
+from parties.reuse.judge import ABSTAIN, AS_IS, FINE_TUNE, PROBE, Epoch, Judge, probed
 from parties.reuse.profile import Profile, Source
 from parties.training import Training, load_weights, random_seed, weights_of
 
@@ -72,7 +72,7 @@ class Adopter:
         forecast = told.options[FINE_TUNE].epochs if FINE_TUNE in told.options else None
         # A forward pass is about a third of a training pass; every measure makes one.
         passes = math.ceil((len(told.scores) + 1) * min(len(self.fit.ids), MOST) / 3)
-        decision, probing = told.decision, told.decision == PROBE
+        decision, probing = told.decision, told.decision in (PROBE, ABSTAIN)
         if probing:
             decision = self._probe(module)
             passes += self._quarter

@@ -95,11 +95,13 @@ class Judge:
 
     * as it is: if the lower end of the 90 % interval of its accuracy on the firm's labelled data
       (Clopper and Pearson) reaches `required`;
-    * else, where there is no history, or the case lies outside it: probe, i.e. train a quarter of
-      an epoch and look at the gain; a measure alone must not decide;
-    * else fine-tune, if the upper end of the forecast number of epochs costs less than training
-      from scratch, and the forecast accuracy reaches `required`;
-    * else train from scratch, if that is forecast to reach it; else abstain.
+    * else probe, where there is no history: train a quarter of an epoch and look at the gain; a
+      measure alone must not decide;
+    * else abstain, where the case lies outside the history: nothing is forecast, and a probe is
+      proposed;
+    * else train from scratch, if the forecast accuracy falls short of `required`;
+    * else fine-tune, if even the upper end of the forecast number of epochs is below what training
+      from scratch is forecast to take; probe, if the forecast itself is; else train from scratch.
 
     Args:
         measures: what is looked at; those of cost forecast the epochs, those of the ceiling the
@@ -167,15 +169,15 @@ class Judge:
                 f"{zero_shot[1]:.3f}); {self.required:.3f} is required"
             )
             return Judgement(AS_IS, (reason,), options, scores, len(history.rows), True)
-        told = self._forecasts(scores, history)
-        if isinstance(told, str):
-            return Judgement(PROBE, (told,), options, scores, len(history.rows), False)
-        epochs, scratch, ceiling = told
+        try:
+            epochs, scratch, ceiling = self._forecasts(scores, history)
+        except FedpactError as none:
+            return Judgement(PROBE, (str(none),), options, scores, len(history.rows), False)
         options[FINE_TUNE] = _option(FINE_TUNE, _ends(epochs), _ends(ceiling), epoch)
         options[SCRATCH] = _option(SCRATCH, _ends(scratch), _ends(ceiling), epoch)
-        decision, reasons = self._weigh(options, epochs, ceiling)
-        known = epochs.known and ceiling.known
-        return Judgement(decision, reasons, options, scores, len(history.rows), known)
+        decision, reason = weigh(epochs, scratch, ceiling, self.required)
+        known = decision != ABSTAIN
+        return Judgement(decision, (reason,), options, scores, len(history.rows), known)
 
     def scores(
         self, model: nn.Module, source: Source, target: Target, rng: np.random.Generator
@@ -197,53 +199,58 @@ class Judge:
 
     def _forecasts(
         self, scores: Mapping[str, ReuseScore], history: History
-    ) -> tuple[Forecast, Forecast, Forecast] | str:
-        """Epochs to fine-tune, epochs from scratch, accuracy; or why there is no forecast."""
+    ) -> tuple[Forecast, Forecast, Forecast]:
+        """Epochs to fine-tune, epochs from scratch, accuracy.
+
+        Raises:
+            FedpactError: the history is too short.
+        """
         kinds = {m.name: m.forecasts for m in self.measures if m.name in scores}
         cost = [name for name, kind in kinds.items() if kind == COST] or list(kinds)
         ceiling = [name for name, kind in kinds.items() if kind == CEILING] or list(kinds)
         told = []
-        try:
-            for names, value, scale in (
-                (cost, "epochs", EPOCHS),
-                (cost, "scratch_epochs", EPOCHS),
-                (ceiling, "ceiling", SHARE),
-            ):
-                past = history.table(names, value)
-                forecaster = Forecaster(*past, scale, self.miss, self.outside)
-                told.append(forecaster(np.array([scores[name].value for name in names])))
-        except FedpactError as none:
-            return str(none)
-        if not (told[0].known and told[2].known):
-            apart = max(told[0].distance, told[2].distance)
-            return (
-                f"the case lies outside the firm's history ({apart:.1f} times as far from its "
-                "nearest cases as they are from each other): no forecast is worth anything. Probe: "
-                "train a quarter of an epoch and look at the gain"
-            )
+        for names, value, scale in (
+            (cost, "epochs", EPOCHS),
+            (cost, "scratch_epochs", EPOCHS),
+            (ceiling, "ceiling", SHARE),
+        ):
+            past = history.table(names, value)
+            forecaster = Forecaster(*past, scale, self.miss, self.outside)
+            told.append(forecaster(np.array([scores[name].value for name in names])))
         return told[0], told[1], told[2]
 
-    def _weigh(
-        self, options: Mapping[str, Option], epochs: Forecast, ceiling: Forecast
-    ) -> tuple[str, tuple[str, ...]]:
-        tuned, scratch = options[FINE_TUNE], options[SCRATCH]
-        enough = ceiling.middle >= self.required
-        reach = (
-            f"it is forecast to come to {ceiling.middle:.3f} [{ceiling.low:.3f}, "
-            f"{ceiling.high:.3f}]; {self.required:.3f} is required"
+
+def weigh(
+    epochs: Forecast, scratch: Forecast, ceiling: Forecast, required: float
+) -> tuple[str, str]:
+    """The decision by forecasts, and its reason.
+
+    Args:
+        epochs: to fine-tune; scratch: to train a new model; ceiling: accuracy in the end.
+        required: accuracy that the firm needs.
+    """
+    if not (epochs.known and ceiling.known):
+        apart = max(epochs.distance, ceiling.distance)
+        return ABSTAIN, (
+            f"the case lies outside the firm's history ({apart:.1f} times as far from its nearest "
+            "cases as they are from each other), so that no forecast is worth anything. Probe: "
+            "train a quarter of an epoch and look at the gain"
         )
-        if not enough:
-            return ABSTAIN, (f"whether tuned or trained from scratch, {reach}",)
-        dearest, plain = epochs.high, scratch.epochs[0]
-        cost = (
-            f"fine-tuning takes {epochs.middle:.1f} epochs, {dearest:.1f} at most; from scratch "
-            f"{plain:.1f}"
-        )
-        if dearest < plain:
-            return FINE_TUNE, (cost, reach)
-        saved = tuned.epochs[0] < plain
-        doubt = "it may be cheaper, but that is not sure" if saved else "it is not cheaper"
-        return SCRATCH, (f"{cost}: {doubt}", reach)
+    reach = (
+        f"it is forecast to come to {ceiling.middle:.3f} [{ceiling.low:.3f}, {ceiling.high:.3f}]; "
+        f"{required:.3f} is required"
+    )
+    if ceiling.middle < required:
+        return SCRATCH, f"tuned, {reach}"
+    cost = (
+        f"fine-tuning takes {epochs.middle:.1f} epochs, {epochs.high:.1f} at most; from scratch "
+        f"{scratch.middle:.1f}; {reach}"
+    )
+    if epochs.high < scratch.middle:
+        return FINE_TUNE, cost
+    if epochs.middle < scratch.middle:
+        return PROBE, f"it may be cheaper, but that is not sure: {cost}"
+    return SCRATCH, f"it is not cheaper: {cost}"
 
 
 def probed(before: float, after: float, accuracy: float, required: float, least: float) -> str:
