@@ -16,8 +16,9 @@ from parties.exchange import FedpactError
 from parties.reuse.arm import Arm
 from parties.reuse.leep import Leep
 from parties.reuse.profile import Profile
-from simulations.campaigns.arm_digits import COLUMNS, MEASURES, ArmDigits, Parts
+from simulations.campaigns.arm_digits import COLUMNS, MEASURES, ArmDigits
 from simulations.campaigns.arm_table import correlations, facts_of, table_of
+from simulations.campaigns.offered import Parts
 from simulations.campaigns.spoiled import SHIFTS
 from tests.test_main import Told
 from tests.test_main import here as here  # the command line, in this process

@@ -34,13 +34,9 @@ from dataclasses import dataclass, field
 from typing import IO, final
 
 import numpy as np
-import torch
 from safetensors.numpy import save
 from torch import nn
 
-from parties.backbones.cnn import Cnn
-from parties.backbones.mlp import Mlp
-from parties.datasets.digits import Digits
 from parties.exchange import Array, FedpactError
 from parties.reuse import ReuseMeasure, Target
 from parties.reuse.arm import Arm
@@ -58,6 +54,7 @@ from parties.reuse.zero_shot import ZeroShot
 from parties.training import Training, random_seed, weights_of
 from simulations.campaigns import Campaign
 from simulations.campaigns.arm_table import write_report
+from simulations.campaigns.offered import ARCHITECTURES, Parts, accuracy
 from simulations.campaigns.spoiled import SHIFTS
 from simulations.results import RunFolder, write_whole
 
@@ -89,51 +86,6 @@ COLUMNS = [
     *MEASURES,
     *(f"{name}_ms" for name in MEASURES),
 ]
-CLASSES = 10
-SOURCE_SHARE, TARGET_SHARE = 0.4, 0.378  # of the digits; the rest is held out
-
-
-def _deep(seed: int) -> nn.Module:
-    """Four convolutions; `Cnn` would halve an 8x8 image four times."""
-
-    def block(before: int, after: int) -> list[nn.Module]:
-        two = [nn.Conv2d(a, after, 3, padding=1) for a in (before, after)]
-        return [two[0], nn.ReLU(), two[1], nn.ReLU(), nn.MaxPool2d(2)]
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        layers = [nn.Unflatten(1, (1, 8, 8)), *block(1, 16), *block(16, 32), nn.Flatten()]
-        return nn.Sequential(*layers, nn.Linear(32 * 4, CLASSES))
-
-
-ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
-    "mlp": lambda seed: Mlp((64, 32)).build(64, CLASSES, seed),
-    "cnn": lambda seed: Cnn((16, 32)).build(64, CLASSES, seed),
-    "deep": _deep,
-}
-
-
-@final
-@dataclass(frozen=True)
-class Parts:
-    """The digits of one seed: the source's, and a firm's for training and held out."""
-
-    source: tuple[Array, Array]
-    firm: tuple[Array, Array, Array]  # ids, features, labels
-    held_out: tuple[Array, Array, Array]
-
-    @staticmethod
-    def of(seed: int) -> Parts:
-        split = Digits(0, 1, test_share=1 - SOURCE_SHARE).split(seed)
-        rest = split.held_out
-        assert rest is not None
-        order = np.random.default_rng([seed, 7]).permutation(len(rest.ids))
-        cut = round(TARGET_SHARE / (1 - SOURCE_SHARE) * len(order))
-        firm, held_out = (
-            (rest.ids[rows], rest.features[rows], rest.labels[rows])
-            for rows in (order[:cut], order[cut:])
-        )
-        return Parts((split.training.features, split.training.labels), firm, held_out)
 
 
 @final
@@ -227,7 +179,7 @@ class ArmDigits(Campaign):
         card = Profile.of(model, features, labels, np.random.default_rng([seed, 1]))
         write_whole(folder.path / "models" / f"{name}.safetensors", save(weights_of(model)))
         write_whole(folder.path / "cards" / f"{name}.safetensors", card.to_bytes())
-        clean = _accuracy(model, parts.held_out[1], parts.held_out[2])
+        clean = accuracy(model, parts.held_out[1], parts.held_out[2])
         log.info(
             "%s: %.1f %% of clean held-out digits, card of %d bytes", name, 100 * clean, card.size
         )
@@ -269,14 +221,14 @@ class ArmDigits(Campaign):
     ) -> tuple[Array, float]:
         """Held-out accuracy at first and after every quarter epoch; CPU seconds an epoch."""
         training, spent = self._training(1, "constant"), 0.0
-        found = [_accuracy(model, test, truth)]
+        found = [accuracy(model, test, truth)]
         for epoch in range(self.longest):
             order = np.random.default_rng([seed, epoch]).permutation(len(x))
             for quarter, rows in enumerate(np.array_split(order, 4)):
                 started = time.thread_time()
                 training.fit(model, x[rows], y[rows], random_seed(seed, epoch, quarter))
                 spent += time.thread_time() - started
-                found.append(_accuracy(model, test, truth))
+                found.append(accuracy(model, test, truth))
         return np.array(found), spent / self.longest
 
 
@@ -296,13 +248,6 @@ def _measured(
         if name == "arm":
             row["floor"] = said.floor
     return row
-
-
-def _accuracy(model: nn.Module, features: Array, labels: Array) -> float:
-    model.eval()
-    with torch.inference_mode():
-        told = model(torch.from_numpy(features)).argmax(1).numpy()
-    return float(np.mean(told == labels))
 
 
 def _first(there: Array) -> float | str:
