@@ -48,6 +48,7 @@ def a_history(pairs: int = 40) -> pd.DataFrame:
             "scratch_epochs": np.where(epochs > 9, np.nan, epochs + 1),
             "scratch_accuracy": np.where(np.arange(pairs) % 4 == 3, 0.5, 0.9),
             "ceiling": 1 - epochs / 100,
+            "steady_epochs": epochs,
             "cpu_seconds_epoch": 0.02,
             "card_bytes": 1000,
             "floor": 0.1,
@@ -164,6 +165,12 @@ def test_a_killed_campaign_goes_on_and_measures_nothing_twice(
     ]
     assert history[[*MEASURES]].notna().all(axis=None)
     assert (history["epochs"] <= 2).all()
+    curves = pd.read_csv(run / "curves.csv", index_col=["case", "run"])
+    assert curves.shape == (8, 9)
+    kept = curves.xs("kept", level="run").loc[history["case"]]
+    np.testing.assert_allclose(kept.max(axis=1), history["ceiling"], atol=1e-4)
+    there = (kept.to_numpy() >= history[["ceiling"]].to_numpy() - 0.0201).argmax(1) / 4
+    np.testing.assert_array_equal(there, history["epochs"])
     assert (history["ceiling"] >= history["zero_shot_accuracy"]).all()
     assert len(pd.read_csv(run / "table.csv")) == len(MEASURES)
     card = Profile.load(run / "cards" / "deep-1.safetensors")
@@ -190,6 +197,8 @@ def test_a_killed_campaign_goes_on_and_measures_nothing_twice(
     assert len(judged) == 2 * 2
     after = (run / "history.csv").read_text().splitlines(keepends=True)
     assert after[:3] == whole[:3]
+    again_curves = pd.read_csv(run / "curves.csv", index_col=["case", "run"])
+    pd.testing.assert_frame_equal(again_curves, curves)
     timed = [c for c in COLUMNS if c.endswith("_ms") or c == "cpu_seconds_epoch"]
     pd.testing.assert_frame_equal(
         pd.read_csv(run / "history.csv").drop(columns=timed), history.drop(columns=timed)

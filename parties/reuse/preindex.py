@@ -45,7 +45,7 @@ class PreIndex(ReuseMeasure):
         FedpactError: the source's data are not at hand, or not as many as the target's.
 
     References:
-        Sangarya et al., arXiv 2408.01446 (PreIndex).
+        PreIndex, arXiv 2408.01446.
     """
 
     combined: bool = True

@@ -28,7 +28,7 @@ class Resque(ReuseMeasure):
         FedpactError: the card has no class sums, or there is no class in common.
 
     References:
-        Sangarya et al., arXiv 2412.15511 (RESQUE; the part for a change of distribution).
+        RESQUE, arXiv 2412.15511 (the part for a change of distribution).
     """
 
     forecasts = COST

@@ -26,9 +26,6 @@ class ZeroShot(ReuseMeasure):
 
     Raises:
         FedpactError: a label is none of the model's classes.
-
-    References:
-        Of ARM's family, none reports it; on digits it beats them wherever there are labels.
     """
 
     loss: str = "error"

@@ -14,11 +14,17 @@ measure judges every pair; then the model is retrained, and a new one trained, t
                           `margin` of the ceiling; 0 where none is needed
     scratch_epochs        the same of the new model, for the same accuracy; empty where it did not
                           get there
+    steady_ceiling        best mean accuracy of an epoch (its four quarters) of retraining: the best
+                          of many single readings is partly luck, and this less so
+    steady_epochs         as epochs, within `margin` of the steady ceiling
     cpu_seconds_epoch     CPU seconds of one epoch of retraining, without its evaluations
     card_bytes            size of the model's profile card
     floor                 ARM's finite-sample floor
     <measure>             a column a measure, its value; `arm_card` is ARM from the card alone
     <measure>_ms          CPU milliseconds that it took
+
+`curves.csv` has two rows a pair: the held-out accuracy after each quarter epoch of retraining
+("kept") and of the new model ("new").
 """
 
 from __future__ import annotations
@@ -27,11 +33,12 @@ import csv
 import io
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import IO, final
+from pathlib import Path
+from typing import final
 
 import numpy as np
 from safetensors.numpy import save
@@ -79,10 +86,13 @@ MEASURES: dict[str, ReuseMeasure] = {
     "cka": Cka(),
     "linear_probe": LinearProbe(),
 }
+Append = Callable[[Mapping[str, object]], object]
+"""Puts a row on disk."""
 COLUMNS = [
     *("case", "model", "architecture", "seed", "shift", "kind", "level"),
     *("source_accuracy", "zero_shot_accuracy", "ceiling", "scratch_accuracy"),
-    *("epochs", "scratch_epochs", "cpu_seconds_epoch", "card_bytes", "floor"),
+    *("epochs", "scratch_epochs", "steady_ceiling", "steady_epochs"),
+    *("cpu_seconds_epoch", "card_bytes", "floor"),
     *MEASURES,
     *(f"{name}_ms" for name in MEASURES),
 ]
@@ -157,16 +167,21 @@ class ArmDigits(Campaign):
         ]
 
     def run(self, folder: RunFolder) -> list[str]:
-        with _history(folder) as (done, file):
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        path = folder.path / "history.csv"
+        done = {row["case"] for row in _whole_rows(path)}
+        curves = ["case", "run", *(f"{q / 4:g}" for q in range(4 * self.longest + 1))]
+        with (
+            _table(path, COLUMNS, done) as history,
+            _table(folder.path / "curves.csv", curves, done) as readings,
+        ):
             for model in self.models:
                 left = [s for s in self.shifts if f"{model}-{s}" not in done]
                 if left:
-                    self._judge(model, left, folder, writer)
+                    self._judge(model, left, folder, history, readings)
         return write_report(folder, MEASURES, self.resamples)
 
     def _judge(
-        self, name: str, shifts: Sequence[str], folder: RunFolder, writer: csv.DictWriter[str]
+        self, name: str, shifts: Sequence[str], folder: RunFolder, history: Append, readings: Append
     ) -> None:
         """Train one model, then measure and retrain it under some shifts, a row each."""
         architecture, _, number = name.partition("-")
@@ -194,7 +209,11 @@ class ArmDigits(Campaign):
                 for start in (deepcopy(model), new)
             )
             enough = kept.max() - self.margin
-            writer.writerow(
+            steady = np.convolve(kept, np.full(4, 0.25), "valid").max()
+            for run, curve in (("kept", kept), ("new", fresh)):
+                points = {f"{q / 4:g}": value for q, value in enumerate(curve.round(4))}
+                readings({"case": f"{name}-{shift}", "run": run, **points})
+            history(
                 {
                     "case": f"{name}-{shift}",
                     "model": name,
@@ -209,6 +228,8 @@ class ArmDigits(Campaign):
                     "scratch_accuracy": fresh.max(),
                     "epochs": _first(kept >= enough),
                     "scratch_epochs": _first(fresh >= enough),
+                    "steady_ceiling": steady,
+                    "steady_epochs": _first(kept >= steady - self.margin),
                     "cpu_seconds_epoch": seconds,
                     "card_bytes": card.size,
                     **measured,
@@ -255,18 +276,20 @@ def _first(there: Array) -> float | str:
     return float(np.argmax(there)) / 4 if there.any() else ""
 
 
+def _whole_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a table, without a last one that was cut off; none where there is no table."""
+    if not path.exists():
+        return []
+    return list(csv.DictReader(path.read_text().rpartition("\n")[0].splitlines()))
+
+
 @contextmanager
-def _history(folder: RunFolder) -> Iterator[tuple[set[str], IO[str]]]:
-    """Cases whose rows are on disk whole, and the file to write further rows to."""
-    path = folder.path / "history.csv"
-    kept: list[Mapping[str, str]] = []
-    if path.exists():
-        whole = path.read_text().rpartition("\n")[0].splitlines()  # a last line may be cut off
-        kept = list(csv.DictReader(whole))
+def _table(path: Path, columns: Sequence[str], done: Container[str]) -> Iterator[Append]:
+    """Append to a table of which the rows of finished cases are kept, and no others."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(kept)
+    writer.writerows(row for row in _whole_rows(path) if row["case"] in done)
     write_whole(path, text.getvalue().encode())
     with path.open("a", newline="", buffering=1) as file:
-        yield {row["case"] for row in kept}, file
+        yield csv.DictWriter(file, columns, lineterminator="\n").writerow

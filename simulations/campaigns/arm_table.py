@@ -54,9 +54,10 @@ def table_of(
 
     Returns:
         Columns measure, forecasts, labels; {all, recoverable}_{spearman, pearson}{"", _low,
-        _high}; within (Spearman, mean over the models, recoverable), sighted (Spearman,
-        recoverable, without half a turn), ceiling (Spearman with the ceiling, all), ms (median CPU
-        milliseconds), epoch_share (median share of one epoch's CPU seconds).
+        _high}; Spearman with the epochs of recoverable pairs: within (mean over the models),
+        sighted (without half a turn), steady (with steady_epochs in the epochs' place); ceiling
+        (Spearman with the ceiling, all); ms (median CPU milliseconds), epoch_share (median share
+        of one epoch's CPU seconds).
     """
     names = list(measures)
     signs = np.array([-1.0 if m.higher_is_better else 1.0 for m in measures.values()])
@@ -82,6 +83,8 @@ def table_of(
     found["sighted"] = _both(sighted[names].to_numpy(float) * signs, sighted["epochs"].to_numpy())[
         0
     ]
+    steady = inner["steady_epochs"].to_numpy(float)
+    found["steady"] = _both(inner[names].to_numpy(float) * signs, steady)[0]
     ceiling = history["ceiling"].to_numpy(float)
     found["ceiling"] = _both(history[names].to_numpy(float) * signs, ceiling)[0]
     times = history[[f"{name}_ms" for name in names]].to_numpy(float)
@@ -175,7 +178,9 @@ def write_report(
 
 def _lines(table: pd.DataFrame) -> list[str]:
     head = f"{'Spearman / Pearson with epochs':32}{'all':>14}{'recoverable':>14}{'95 %':>14}"
-    lines = [f"{head}{'within':>8}{'ceiling':>9}{'labels':>8}{'ms':>7}{'of an epoch':>13}"]
+    lines = [
+        f"{head}{'steady':>8}{'within':>8}{'ceiling':>9}{'labels':>8}{'ms':>7}{'of an epoch':>13}"
+    ]
     for row in table.to_dict("records"):
         pairs = [
             f"{_short(row[f'{s}_spearman'])} / {_short(row[f'{s}_pearson'])}"
@@ -184,7 +189,7 @@ def _lines(table: pd.DataFrame) -> list[str]:
         interval = [_short(row[f"recoverable_spearman_{end}"]) for end in ("low", "high")]
         lines.append(
             f"{row['measure']:32}{pairs[0]:>14}{pairs[1]:>14}{' to '.join(interval):>14}"
-            f"{_short(row['within']):>8}{_short(row['ceiling']):>9}"
+            f"{_short(row['steady']):>8}{_short(row['within']):>8}{_short(row['ceiling']):>9}"
             f"{'yes' if row['labels'] else 'no':>8}{row['ms']:>7.1f}{row['epoch_share']:>13.2f}"
         )
     return lines
