@@ -96,7 +96,7 @@ def history(measured: list[dict[str, float]], epochs: float, ceiling: float = 0.
 def judged(
     model: nn.Module, source: Source, target: Target, past: History, **changes: Any
 ) -> Judgement:
-    epoch = Epoch(Spent(36.0, 0.0, 3.6e6, 0.4), price_cpu_hour=2.0, price_kwh=0.5)
+    epoch = Epoch(Spent(36.0, 0.0, 3.6e6, 0.4), money=0.52)
     rng = np.random.default_rng(1)
     return replace(JUDGE, **changes).judge(model, source, target, past, epoch, rng)
 
@@ -143,7 +143,6 @@ def test_the_forecast_decides_where_there_is_a_history(
     assert (told.decision, told.known, told.cases) == (decision, True, 30)
     tuned = told.options["fine_tune"]
     assert tuned.epochs[0] == pytest.approx(epochs, rel=0.1)
-    # An epoch takes .01 CPU hours at 2 and a kilowatt hour at .5.
     assert tuned.money[0] == pytest.approx(0.52 * tuned.epochs[0])
     assert tuned.kg_co2e[1] == pytest.approx(0.4 * tuned.epochs[2])
 

@@ -37,6 +37,9 @@ def test_watts_are_joules_a_second() -> None:
     assert spent.kg_co2e == pytest.approx(0.5 * spent.kwh)
     assert spent.known == "estimated"
     assert Watts(price_kwh=3.0).money(spent) == pytest.approx(3.0 * spent.kwh)
+    hour = Spent(3600.0, 1800.0, 7.2e6, 0.8)
+    meter = Watts(price_kwh=0.5, price_cpu_hour=2.0, price_gpu_hour=8.0)
+    assert meter.money(hour) == pytest.approx(2 * 0.5 + 2.0 + 4.0)
 
 
 def test_codecarbon_counts_this_process_without_a_network() -> None:

@@ -49,21 +49,26 @@ class Meter(ABC):
     """Counts what computing takes.
 
     Args:
-        price_kwh: money a kilowatt hour costs the firm, in its own currency.
+        price_kwh: money that a kilowatt hour costs the firm, in its own currency.
+        price_cpu_hour, price_gpu_hour: money that an hour of a core and of its GPU share costs.
     """
 
     price_kwh: float = 0.25
+    price_cpu_hour: float = 0.0
+    price_gpu_hour: float = 0.0
 
     def __post_init__(self) -> None:
-        self._amount("price_kwh")
+        for name in ("price_kwh", "price_cpu_hour", "price_gpu_hour"):
+            self._amount(name)
 
     @abstractmethod
     def start(self, device: torch.device) -> Callable[[], Spent]:
         """Start to count work on a device; called, the result tells what was spent since then."""
 
     def money(self, spent: Spent) -> float:
-        """What the energy cost, in the firm's currency."""
-        return self.price_kwh * spent.kwh
+        """What it cost, energy and hours, in the firm's currency."""
+        hours = self.price_cpu_hour * spent.cpu_seconds + self.price_gpu_hour * spent.gpu_seconds
+        return self.price_kwh * spent.kwh + hours / 3600
 
     def _amount(self, name: str) -> None:
         value = getattr(self, name)

@@ -90,11 +90,9 @@ class Arm(ReuseMeasure):
                     f"variant={self.variant} compares samples, and the source has a profile card "
                     "only. Use variant=exact or raw, or give the source's features."
                 )
-            _same_layers(source.profile, new)
-            found = {
-                k: self._by_card(source.profile, k, quantiles(v, LEVELS)) for k, v in new.items()
-            }
-            floors = [self._card_floor(source.profile, size, rng) for _ in range(self.draws)]
+            _same_layers(source.card, new)
+            found = {k: self._by_card(source.card, k, quantiles(v, LEVELS)) for k, v in new.items()}
+            floors = [self._card_floor(source.card, size, rng) for _ in range(self.draws)]
         else:
             base = look(model, source.features, rng)
             old = {layer: np.sort(values, axis=0) for layer, values in base.layers.items()}

@@ -39,7 +39,7 @@ class Frechet(ReuseMeasure):
     def measure(
         self, model: nn.Module, source: Source, target: Target, rng: np.random.Generator
     ) -> tuple[float, Mapping[str, float], float | None]:
-        card = source.profile
+        card = source.card
         if card.mean is None or card.covariance is None:
             raise FedpactError(
                 "frechet needs the embedding's mean and covariance, and the profile card withholds "

@@ -67,25 +67,10 @@ class Judgement:
 @final
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch of training takes the firm, and what that costs it.
-
-    Args:
-        spent: seconds and energy.
-        price_cpu_hour, price_gpu_hour: money for an hour of either.
-        price_kwh: money for a kilowatt hour.
-    """
+    """What one epoch of training takes the firm, and the money that costs it (`Meter.money`)."""
 
     spent: Spent
-    price_cpu_hour: float = 0.0
-    price_gpu_hour: float = 0.0
-    price_kwh: float = 0.25
-
-    @property
-    def money(self) -> float:
-        """What it costs."""
-        hours = self.price_cpu_hour * self.spent.cpu_seconds
-        hours += self.price_gpu_hour * self.spent.gpu_seconds
-        return hours / 3600 + self.price_kwh * self.spent.kwh
+    money: float = 0.0
 
 
 @final

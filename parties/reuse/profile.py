@@ -229,15 +229,30 @@ class Source:
     """What is known of the data that a model was trained on.
 
     Args:
-        profile: its maker's card.
+        profile: its maker's card, or None where there is none.
         features: the data themselves (n, ...), only where they are at hand: then measures that
             compare samples can be taken exactly.
         labels: (n,) with them.
     """
 
-    profile: Profile
+    profile: Profile | None
     features: Array | None = None
     labels: Array | None = None
+
+    @property
+    def card(self) -> Profile:
+        """The maker's card.
+
+        Raises:
+            FedpactError: there is none.
+        """
+        if self.profile is None:
+            raise FedpactError(
+                "This measure compares with the data that the model was trained on, and there is "
+                "no profile card of them. Ask the model's maker for one (Profile.of), or use a "
+                "measure without: zero_shot, linear_probe, leep."
+            )
+        return self.profile
 
     def __post_init__(self) -> None:
         features = 0 if self.features is None else len(self.features)

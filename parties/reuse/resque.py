@@ -39,7 +39,7 @@ class Resque(ReuseMeasure):
     def measure(
         self, model: nn.Module, source: Source, target: Target, rng: np.random.Generator
     ) -> tuple[float, Mapping[str, float], float | None]:
-        sums = source.profile.class_sums
+        sums = source.card.class_sums
         if sums is None:
             raise FedpactError(
                 "resque needs the sums of the embedding by class, and the profile card withholds "

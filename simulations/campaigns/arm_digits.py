@@ -8,6 +8,7 @@ measure judges every pair; then the model is retrained, and a new one trained, t
     case, model, architecture, seed, shift, kind, level   what was offered for which data
     source_accuracy       of the model on clean held-out digits
     zero_shot_accuracy    of the model on the shifted held-out digits, before retraining
+    probe_accuracy        the same after a quarter of an epoch of retraining
     ceiling               best held-out accuracy in `longest` epochs of retraining
     scratch_accuracy      best held-out accuracy in `longest` epochs of a new model
     epochs                first quarter epoch of retraining at which the held-out accuracy is within
@@ -32,7 +33,6 @@ from __future__ import annotations
 import csv
 import io
 import logging
-import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -61,7 +61,8 @@ from parties.reuse.zero_shot import ZeroShot
 from parties.training import Training, random_seed, weights_of
 from simulations.campaigns import Campaign
 from simulations.campaigns.arm_table import write_report
-from simulations.campaigns.offered import ARCHITECTURES, Parts, accuracy
+from simulations.campaigns.offered import ARCHITECTURES, Parts
+from simulations.campaigns.retraining import accuracy, curve, first
 from simulations.campaigns.spoiled import SHIFTS
 from simulations.results import RunFolder, write_whole
 
@@ -90,7 +91,7 @@ Append = Callable[[Mapping[str, object]], object]
 """Puts a row on disk."""
 COLUMNS = [
     *("case", "model", "architecture", "seed", "shift", "kind", "level"),
-    *("source_accuracy", "zero_shot_accuracy", "ceiling", "scratch_accuracy"),
+    *("source_accuracy", "zero_shot_accuracy", "probe_accuracy", "ceiling", "scratch_accuracy"),
     *("epochs", "scratch_epochs", "steady_ceiling", "steady_epochs"),
     *("cpu_seconds_epoch", "card_bytes", "floor"),
     *MEASURES,
@@ -205,13 +206,20 @@ class ArmDigits(Campaign):
             measured = _measured(model, Source(card, features, labels), plain, Target(seen, own))
             new = ARCHITECTURES[architecture](random_seed(seed, "new"))
             (kept, seconds), (fresh, _) = (
-                self._curve(start, seen, own, judged, truth, random_seed(seed, name, shift))
+                curve(
+                    self._training(1, "constant"),
+                    start,
+                    (seen, own),
+                    (judged, truth),
+                    self.longest,
+                    random_seed(seed, name, shift),
+                )
                 for start in (deepcopy(model), new)
             )
             enough = kept.max() - self.margin
             steady = np.convolve(kept, np.full(4, 0.25), "valid").max()
-            for run, curve in (("kept", kept), ("new", fresh)):
-                points = {f"{q / 4:g}": value for q, value in enumerate(curve.round(4))}
+            for run, found in (("kept", kept), ("new", fresh)):
+                points = {f"{q / 4:g}": value for q, value in enumerate(found.round(4))}
                 readings({"case": f"{name}-{shift}", "run": run, **points})
             history(
                 {
@@ -224,33 +232,19 @@ class ArmDigits(Campaign):
                     "level": spoiled.level,
                     "source_accuracy": clean,
                     "zero_shot_accuracy": kept[0],
+                    "probe_accuracy": kept[1],
                     "ceiling": kept.max(),
                     "scratch_accuracy": fresh.max(),
-                    "epochs": _first(kept >= enough),
-                    "scratch_epochs": _first(fresh >= enough),
+                    "epochs": first(kept >= enough),
+                    "scratch_epochs": first(fresh >= enough),
                     "steady_ceiling": steady,
-                    "steady_epochs": _first(kept >= steady - self.margin),
+                    "steady_epochs": first(kept >= steady - self.margin),
                     "cpu_seconds_epoch": seconds,
                     "card_bytes": card.size,
                     **measured,
                 }
             )
-            log.info("%s, %s: %s epochs", name, shift, _first(kept >= enough))
-
-    def _curve(
-        self, model: nn.Module, x: Array, y: Array, test: Array, truth: Array, seed: int
-    ) -> tuple[Array, float]:
-        """Held-out accuracy at first and after every quarter epoch; CPU seconds an epoch."""
-        training, spent = self._training(1, "constant"), 0.0
-        found = [accuracy(model, test, truth)]
-        for epoch in range(self.longest):
-            order = np.random.default_rng([seed, epoch]).permutation(len(x))
-            for quarter, rows in enumerate(np.array_split(order, 4)):
-                started = time.thread_time()
-                training.fit(model, x[rows], y[rows], random_seed(seed, epoch, quarter))
-                spent += time.thread_time() - started
-                found.append(accuracy(model, test, truth))
-        return np.array(found), spent / self.longest
+            log.info("%s, %s: %s epochs", name, shift, first(kept >= enough))
 
 
 def _measured(
@@ -269,11 +263,6 @@ def _measured(
         if name == "arm":
             row["floor"] = said.floor
     return row
-
-
-def _first(there: Array) -> float | str:
-    """Epochs until the first quarter that is there; empty where none is."""
-    return float(np.argmax(there)) / 4 if there.any() else ""
 
 
 def _whole_rows(path: Path) -> list[dict[str, str]]:

@@ -60,11 +60,3 @@ class Parts:
             for rows in (order[:cut], order[cut:])
         )
         return Parts((split.training.features, split.training.labels), firm, held_out)
-
-
-def accuracy(model: nn.Module, features: Array, labels: Array) -> float:
-    """Share of right answers."""
-    model.eval()
-    with torch.inference_mode():
-        told = model(torch.from_numpy(features)).argmax(1).numpy()
-    return float(np.mean(told == labels))
