@@ -158,7 +158,7 @@ def test_the_heart_study_runs_from_the_command_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flag", "words"),
     [
-        (["--help"], "experiment: fedref_digits, fedref_fashion, heart, "),
+        (["--help"], "fedref_digits, fedref_fashion, heart, "),
         (["--cfg", "job"], "study:"),
         (["--info", "searchpath"], "pkg://conf"),
     ],

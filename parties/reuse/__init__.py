@@ -75,10 +75,12 @@ class ReuseMeasure(ABC):
     Class attributes:
         forecasts: "cost" (what retraining would take) or "ceiling" (how good it could become).
         higher_is_better: whether a larger number speaks for reusing the model.
+        needs_source: whether it compares with the data that the model was trained on.
     """
 
     forecasts: ClassVar[str]
     higher_is_better: ClassVar[bool]
+    needs_source: ClassVar[bool] = False
 
     @property
     @abstractmethod

@@ -61,6 +61,7 @@ class Arm(ReuseMeasure):
     draws: int = 4
 
     forecasts = COST
+    needs_source = True
     higher_is_better = False
     needs_labels = False
 

@@ -32,6 +32,7 @@ class Frechet(ReuseMeasure):
     """
 
     forecasts = COST
+    needs_source = True
     higher_is_better = False
     needs_labels = False
     name = "frechet"

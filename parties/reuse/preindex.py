@@ -54,6 +54,7 @@ class PreIndex(ReuseMeasure):
     s_bar: float = 0.0
 
     forecasts = COST
+    needs_source = True
     higher_is_better = False
 
     def __post_init__(self) -> None:
