@@ -179,7 +179,8 @@ def _campaign(config: DictConfig, folder_path: Path, overrides: list[str]) -> No
         started = time.process_time()
         lines = campaign.run(folder)
         spent = round(time.process_time() - started, 2)
-        folder.write_json("provenance.json", {**source, "finished": now(), "cpu_seconds": spent})
+        whole = spent + source.get("cpu_seconds", 0.0)  # of all the times it was gone on with
+        folder.write_json("provenance.json", {**source, "finished": now(), "cpu_seconds": whole})
     terminal.print_lines([*lines, f"CPU      {spent:.1f} s in this process"])
     terminal.print_folder(folder.path.resolve())
 

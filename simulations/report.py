@@ -59,6 +59,7 @@ def _content(study: Study, folder: RunFolder, verdict: Mapping[str, Any]) -> dic
         "sees": dict.fromkeys(w for c in contracts.values() for w in c["operator_sees"]),
         "scores": sorted({name for scores in verdict["scores"].values() for name in scores}),
         "left_out": _left_out(outcomes),
+        "adoptions": _adoptions(_table(folder, "adoptions.csv")),
         "money": _money(contracts),
         "clients": next(
             (c["posterior"]["clients"] for c in contracts.values() if c["posterior"]), 0
@@ -112,6 +113,27 @@ def _left_out(outcomes: Iterable[Outcome]) -> Mapping[tuple[str, str, str, str],
         for what, firms in (("refused the offer", o.declined), ("was left out", o.excluded))
         for firm, reason in firms.items()
     )
+
+
+def _adoptions(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A row a contract, firm and decision: under how many seeds, and what it took on average."""
+    if table.empty:
+        return []
+    found = []
+    for keys, rows in table.groupby(["contract", "firm", "decision"], sort=False):
+        contract, firm, decision = keys
+        found.append(
+            {
+                "contract": contract,
+                "firm": firm,
+                "decision": decision,
+                "seeds": len(rows),
+                "probed": int((rows["probed"].astype(str) == "True").sum()),
+                "passes": float(rows["passes"].mean()),
+                "history": int(rows["history"].max()),
+            }
+        )
+    return found
 
 
 def _text(folder: RunFolder, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections import Counter
@@ -207,6 +208,21 @@ def test_firms_that_contest_nothing_have_no_joint_table_and_no_prediction(heart:
     assert sum(label.startswith("Payoff of") for label in labels) == 4
     assert sum(label.startswith("Training loss by") for label in labels) == 2
     assert "the model averaged from all firms" in page.text
+
+
+def test_what_firms_made_of_an_offered_model_is_told(tmp_path: Path) -> None:
+    judging = ("parties.firm_1.adopts=judge", "shift=noise", "study.seeds=2", "training.epochs=2")
+    page = Page(write_report(*held(tmp_path, "experiment=reuse_images", *judging)))
+    (table,) = [
+        t
+        for t, a in zip(page.tables, page.named("table"), strict=True)
+        if a.get("id") == "adoptions"
+    ]
+    rows = list(csv.DictReader((tmp_path / "adoptions.csv").read_text().splitlines()))
+    assert len(rows) == 2
+    for row in rows:
+        assert row["firm"] in table
+        assert row["decision"] in table
 
 
 def test_the_page_is_accessible(finished: Any) -> None:
