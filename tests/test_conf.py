@@ -31,6 +31,7 @@ from parties.energy import Meter
 from parties.exchange import FedpactError
 from parties.partitions import Partition
 from parties.reuse import ReuseMeasure
+from parties.reuse.gate import Gate
 from parties.reuse.judge import Judge
 from parties.shifts import Shift
 from parties.stopping import Stopping
@@ -66,6 +67,7 @@ KINDS: dict[str, type] = {
     "energy": Meter,
     "reuse": Judge,
     "engine": Engine,
+    "gate": Gate,
     "market": Market,
     "measure": ReuseMeasure,
     "participation": Participation,

@@ -1,0 +1,1114 @@
+"""The adoption gate: one planted fault a check, and artifacts made by an enemy."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+from torch import nn
+
+import conf
+from parties.backbones.cnn import Cnn
+from parties.backbones.logistic import Logistic
+from parties.backbones.mlp import Mlp
+from parties.exchange import Array, FedpactError
+from parties.reuse.artifact import (
+    CARD,
+    FILES,
+    GOLDEN,
+    MANIFEST,
+    SIGNATURE,
+    WEIGHTS,
+    Artifact,
+    Golden,
+    Parcel,
+    collect,
+    convert,
+    read_artifact,
+    write_artifact,
+)
+from parties.reuse.bounded import ArtifactError, read_arrays, read_json, read_weights
+from parties.reuse.checks import BLOCK, PASS, SKIPPED, WARN, Receiver, twenty
+from parties.reuse.checks.cost import peak_bytes
+from parties.reuse.checks.papers import licence_allowed
+from parties.reuse.checks.quality import calibration_error, paired, turns
+from parties.reuse.gate import Adoption, Gate, built_from
+from parties.reuse.ledger import Ledger, Sight, load, save
+from parties.reuse.manifest import (
+    Card,
+    Inputs,
+    Manifest,
+    Outputs,
+    classes_hash,
+    describe,
+    digest_of,
+    read_card,
+    read_manifest,
+)
+from parties.reuse.signing import make_keys
+from parties.training import Training, load_weights, weights_of
+from simulations.build import build
+
+CONF = Path(conf.__file__).parent / "gate"
+CLASSES = tuple(str(digit) for digit in range(10))
+BACKBONE = Mlp(widths=(64,))
+TRAINING = Training(epochs=12, batch_size=64, learning_rate=0.1)
+KINDS = {describe(Mlp())["class"]: Mlp, describe(Cnn())["class"]: Cnn}
+PARENT = "a" * 64
+
+
+# ------------------------------------------------------------------------------- a healthy world
+
+
+def trained(features: Array, labels: Array, epochs: int = 12) -> nn.Module:
+    module = BACKBONE.build(64, 10, 1)
+    replace(TRAINING, epochs=epochs).fit(module, features, labels, 0)
+    return module.eval()
+
+
+@cache
+def digits() -> tuple[Array, Array]:
+    pixels, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(labels))
+    return (pixels[order] / 16).astype(np.float32), labels[order].astype(np.int64)
+
+
+@cache
+def peer(turned: bool = True) -> dict[str, Array]:
+    """A rich firm's model; it has seen digits from all four sides."""
+    features, labels = digits()
+    features, labels = features[:1000], labels[:1000]
+    views = [features, *(turn(features) for turn in turns(features).values() if turned)]
+    return weights_of(trained(np.concatenate(views), np.tile(labels, len(views))))
+
+
+@cache
+def own_model() -> nn.Module:
+    features, labels = digits()
+    return trained(features[1000:1040], labels[1000:1040], epochs=40)
+
+
+def receiver() -> Receiver:
+    features, labels = digits()
+    return Receiver(
+        build=built_from(KINDS),
+        inputs=Inputs(shape=(64,), low=0.0, high=1.0, channels="grey"),
+        classes=CLASSES,
+        features=features[1100:],
+        labels=labels[1100:],
+        own=own_model(),
+        ledger=Ledger(),
+        contract="c1",
+    )
+
+
+def outputs_of(weights: dict[str, Array], inputs: Array) -> Array:
+    module = load_weights(BACKBONE.build(64, 10, 0), weights).eval()
+    with torch.no_grad():
+        made: Array = module(torch.from_numpy(inputs)).numpy()
+    return made
+
+
+MANIFEST_OF_PEER = Manifest(
+    firm="alpha",
+    model="digits_net",
+    backbone=describe(BACKBONE),
+    inputs=Inputs(shape=(64,), low=0.0, high=1.0, channels="grey"),
+    outputs=Outputs(CLASSES),
+    environment={"python": ">=3.11", "torch": ">=2.13,<3"},
+    licence="Apache-2.0",
+    round=3,
+    contract="c1",
+    parent=PARENT,
+    epsilon=8.0,
+    delta=1e-5,
+    exports=("torch.export",),
+)
+CARD_OF_PEER = Card(
+    {
+        "licence": "Apache-2.0",
+        "task": "handwritten digits",
+        "data": "1,000 digits of UCI 80, each in four turns",
+        "inputs": "8x8 grey pixels from 0 to 1",
+        "outputs": "logits of 0 to 9",
+        "metrics": "accuracy 0.95 (test, n=697)",
+        "limits": "scanned digits only",
+        "contact": "models@alpha.example",
+        "parent": PARENT,
+        "round": "3",
+        "contract": "c1",
+    },
+    "# digits_net\n",
+)
+
+
+@dataclass(frozen=True)
+class World:
+    """An artifact about to be written, who judges it, and by which policy."""
+
+    folder: Path
+    keys: Path
+    manifest: Manifest = MANIFEST_OF_PEER
+    card: Card = CARD_OF_PEER
+    weights: dict[str, Array] | None = None
+    golden: Golden | None = None
+    signer: str | None = "alpha"
+    receiver: Receiver | None = None
+    gate: dict[str, Any] | None = None
+    after: Callable[[Path], None] = lambda folder: None
+
+    def write(self) -> Path:
+        weights = peer() if self.weights is None else self.weights
+        inputs = digits()[0][:4]
+        golden = self.golden or Golden(inputs, outputs_of(weights, inputs))
+        secret = self.keys / f"{self.signer}.key" if self.signer else None
+        write_artifact(self.folder, self.manifest, weights, self.card, golden, secret)
+        self.after(self.folder)
+        return self.folder
+
+    def policy(self) -> Gate:
+        settings = {"max_epsilon": 10.0, "latency_repeats": 3, "demanded": tuple(range(1, 21))}
+        return Gate(**(settings | {"keys": public(self.keys)} | (self.gate or {})))
+
+    def judge(self) -> Adoption:
+        return self.policy().judge(self.write(), self.receiver or receiver())
+
+    def of(self, **changes: Any) -> World:
+        return replace(self, manifest=replace(self.manifest, **changes))
+
+    def meets(self, **changes: Any) -> World:
+        return replace(self, receiver=replace(receiver(), **changes))
+
+
+def public(keys: Path) -> dict[str, str]:
+    return {path.stem: str(path) for path in keys.glob("*.pub")}
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("keys")
+    for firm in ("alpha", "beta"):
+        make_keys(folder, firm)
+    return folder
+
+
+@pytest.fixture
+def world(tmp_path: Path, keys: Path) -> World:
+    return World(tmp_path / "artifact", keys)
+
+
+def speaking(adoption: Adoption) -> dict[int, str]:
+    """The checks that warn or block."""
+    return {c.number: c.status for c in adoption.checks if c.status in (WARN, BLOCK)}
+
+
+def test_a_healthy_artifact_passes_all_twenty_checks(world: World) -> None:
+    adoption = world.judge()
+    assert {c.number: (c.status, c.reason) for c in adoption.checks} == {
+        number: (PASS, "") for number in range(1, 21)
+    }
+    assert (adoption.decision, adoption.blocking) == ("adopt", ())
+    assert (adoption.round, adoption.contract) == (3, "c1")
+    assert adoption.digest == digest_of(peer())
+
+
+# ------------------------------------------------------------------- one planted fault a check
+
+
+def flip(name: str, at: int = -1) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        content = bytearray((folder / name).read_bytes())
+        content[at] ^= 1
+        (folder / name).write_bytes(content)
+
+    return spoil
+
+
+class Payload:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.marker,))
+
+
+def pickled(folder: Path) -> None:
+    (folder / "model.pt").write_bytes(pickle.dumps(Payload(folder.parent / "marker")))
+
+
+class Noisy(nn.Sequential):
+    """Differs a little from pass to pass, even in eval mode."""
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return super().forward(rows) + 1e-6 * torch.randn(len(rows), 1)
+
+
+class Branching(nn.Sequential):
+    """Branches on its data: it runs, and cannot be exported."""
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return super().forward(rows) if float(rows.sum()) > -1e9 else super().forward(-rows)
+
+
+def built_as(kind: type[nn.Sequential]) -> Callable[[Manifest], nn.Module]:
+    return lambda manifest: kind(*BACKBONE.build(64, 10, 0).children())
+
+
+def with_weights(world: World, change: Callable[[dict[str, Array]], None], **kw: Any) -> World:
+    weights = {name: array.copy() for name, array in peer(**kw).items()}
+    change(weights)
+    return replace(world, weights=weights)
+
+
+def renamed(weights: dict[str, Array]) -> None:
+    weights["classifier.weight"] = weights.pop("2.weight")
+
+
+def diverged(weights: dict[str, Array]) -> None:
+    weights["0.bias"][3] = np.nan
+
+
+def untrained(weights: dict[str, Array]) -> None:
+    weights |= weights_of(BACKBONE.build(64, 10, 9))
+
+
+def unsure(weights: dict[str, Array]) -> None:
+    weights["2.weight"] *= 0.05
+    weights["2.bias"] *= 0.05
+
+
+def unlike_golden(world: World) -> World:
+    inputs = digits()[0][:4]
+    return replace(world, golden=Golden(inputs, outputs_of(peer(), inputs) + np.float32(1e-3)))
+
+
+def reused_name(world: World) -> World:
+    seen = Sight("alpha", "digits_net", "b" * 64, 3, "c1", PARENT, True)
+    return world.meets(ledger=Ledger((seen,)))
+
+
+def no_contact(world: World) -> World:
+    return replace(world, card=Card({**CARD_OF_PEER.fields, "contact": ""}))
+
+
+def not_allowed(world: World) -> World:
+    card = Card({**CARD_OF_PEER.fields, "licence": "GPL-3.0-only"})
+    return replace(world, card=card).of(licence="GPL-3.0-only")
+
+
+def renamed_golden(world: World) -> World:
+    def plant(weights: dict[str, Array]) -> None:
+        renamed(weights)
+
+    inputs = digits()[0][:4]
+    golden = Golden(inputs, outputs_of(peer(), inputs))
+    return replace(with_weights(world, plant), golden=golden)
+
+
+PLANTED: dict[int, Callable[[World], World]] = {
+    1: lambda w: replace(w, after=flip(WEIGHTS)),
+    2: lambda w: replace(w, signer="beta"),
+    3: lambda w: replace(w, after=pickled),
+    4: renamed_golden,
+    5: lambda w: with_weights(w, diverged),
+    6: unlike_golden,
+    7: lambda w: w.of(outputs=Outputs((*CLASSES[1:], "0"))),
+    8: lambda w: w.meets(build=built_as(Noisy)).of(exports=()),
+    9: lambda w: w.of(environment={"torch": ">=99"}),
+    10: lambda w: w.meets(build=built_as(Branching)),
+    11: lambda w: replace(w, gate={"max_parameters": 1000}),
+    12: lambda w: replace(w, gate={"max_training_mb": 0.01}),
+    13: lambda w: replace(w, gate={"max_median_ms": 0.0}),
+    14: lambda w: with_weights(w, untrained),
+    15: lambda w: with_weights(w, unsure),
+    16: lambda w: with_weights(w, lambda weights: None, turned=False),
+    17: no_contact,
+    18: not_allowed,
+    19: reused_name,
+    20: lambda w: w.of(epsilon=None),
+}
+
+
+@pytest.mark.parametrize("number", PLANTED)
+def test_a_planted_fault_fires_its_check_and_no_other(number: int, world: World) -> None:
+    planted = PLANTED[number](world)
+    if number == 8:
+        planted = replace(planted, gate={"demanded": ()})
+    adoption = planted.judge()
+    assert speaking(adoption) == {number: BLOCK}
+    assert adoption.decision == "refuse"
+    (blocking,) = adoption.blocking
+    step = twenty()[number - 1]
+    assert blocking.startswith(f"{number} {step.name}: ")
+    assert not (world.folder.parent / "marker").exists()
+    after = [c.status for c in adoption.checks if c.number > number]
+    assert set(after) == {SKIPPED} if number <= 4 else set(after) <= {PASS, SKIPPED}
+
+
+def test_every_check_has_a_planted_fault() -> None:
+    assert [step.number for step in twenty()] == list(PLANTED) == list(range(1, 21))
+
+
+SOFTER: dict[str, tuple[int, str, Callable[[World], World]]] = {
+    "unsigned": (2, BLOCK, lambda w: replace(w, signer=None)),
+    "unsigned, tolerated": (2, WARN, lambda w: replace(w, signer=None, gate=soft())),
+    "another's signature, though tolerated": (
+        2,
+        BLOCK,
+        lambda w: replace(w, signer="beta", gate=soft()),
+    ),
+    "no key is pinned": (2, BLOCK, lambda w: replace(w, gate={"keys": {}})),
+    "alpha's artifact under beta's name": (2, BLOCK, lambda w: w.of(firm="beta")),
+    "handed over by another": (2, BLOCK, lambda w: w.meets(sender="beta")),
+    "a constant layer": (5, WARN, lambda w: with_weights(w, constant)),
+    "an exploded layer": (5, WARN, lambda w: with_weights(w, exploded)),
+    "another range": (6, BLOCK, lambda w: w.of(inputs=Inputs((64,), 0.0, 255.0, "grey"))),
+    "another group": (6, BLOCK, lambda w: w.of(inputs=replace(w.manifest.inputs, group="C4"))),
+    "another hash of classes": (7, BLOCK, lambda w: w.of(outputs=Outputs(CLASSES, hash=PARENT))),
+    "a package that is missing": (9, BLOCK, lambda w: w.of(environment={"no_such_thing": ">=1"})),
+    "no specifier": (9, BLOCK, lambda w: w.of(environment={"torch": "new"})),
+    "an unknown format": (10, BLOCK, lambda w: w.of(exports=("onnx",))),
+    "too many MFLOPs": (11, BLOCK, lambda w: replace(w, gate={"max_training_mflops": 0.001})),
+    "too dear to retrain": (14, BLOCK, lambda w: replace(w.meets(arm=cost_of), gate=cheap())),
+    "a gain below the margin": (14, BLOCK, lambda w: replace(w, gate={"margin": 0.9})),
+    "no split size": (17, BLOCK, lambda w: carded(w, metrics="accuracy 0.95")),
+    "another round on the card": (17, BLOCK, lambda w: carded(w, round="2")),
+    "no expression": (18, BLOCK, lambda w: replace(carded(w, licence="")).of(licence="MIT OR")),
+    "another contract": (19, BLOCK, lambda w: w.meets(contract="c2")),
+    "a missing parent": (19, BLOCK, lambda w: carded(w.of(parent=None), parent="none")),
+    "another's weights": (19, BLOCK, lambda w: w.meets(ledger=first_offered_by_beta())),
+    "softened": (20, WARN, lambda w: replace(w.of(epsilon=None), gate={"warn_only": (20,)})),
+    "too large an epsilon": (20, BLOCK, lambda w: w.of(epsilon=11.0)),
+}
+
+
+def soft() -> dict[str, Any]:
+    return {"allow_unsigned": True}
+
+
+def cheap() -> dict[str, Any]:
+    return {"max_arm": 1.0}
+
+
+def cost_of(model: nn.Module, features: Array) -> float:
+    return 2.0
+
+
+def constant(weights: dict[str, Array]) -> None:
+    weights["2.weight"][:] = 0.5
+
+
+def exploded(weights: dict[str, Array]) -> None:
+    weights["0.weight"] *= 1000
+
+
+def carded(world: World, **fields: str) -> World:
+    return replace(world, card=Card({**world.card.fields, **fields}))
+
+
+def first_offered_by_beta() -> Ledger:
+    return Ledger((Sight("beta", "net", digest_of(peer()), 3, "c1", None, False),))
+
+
+@pytest.mark.parametrize("case", SOFTER)
+def test_variants_of_faults_warn_or_block_in_their_check(case: str, world: World) -> None:
+    number, status, plant = SOFTER[case]
+    planted = plant(world)
+    only = tuple(sorted({1, 2, 3, 4, number}))
+    planted = replace(planted, gate={"checks": only, "demanded": ()} | (planted.gate or {}))
+    adoption = planted.judge()
+    assert speaking(adoption) == {number: status}
+    reason = adoption.checks[number - 1].reason
+    assert "legal" in reason or "asks for" in reason or ". " in reason
+
+
+def test_a_mapping_of_class_names_orders_its_outputs(world: World) -> None:
+    shifted = (*CLASSES[1:], "0")
+    planted = replace(world.of(outputs=Outputs(shifted)), gate={"checks": (7, 15), "demanded": ()})
+    # Its output i still means digit i: what it calls "1" is the firm's "0", and so on.
+    mapping = dict(zip(shifted, CLASSES, strict=True))
+    right = replace(planted, receiver=replace(receiver(), mapping=mapping)).judge()
+    assert speaking(right) == {}
+    wrong = replace(planted, folder=world.folder.parent / "other")
+    wrong = wrong.meets(mapping={name: name for name in CLASSES})
+    assert speaking(wrong.judge()) == {15: BLOCK}
+
+
+def test_canonicalization_is_measured_with_and_without(world: World) -> None:
+    views = list(turns(digits()[0]).values())
+
+    def upright(features: Array) -> Array:
+        """Turns that of the four views first which has the most ink in its upper half."""
+        four = np.stack([features, *(turn(features) for turn in views)])
+        ink = four.reshape(4, len(features), 8, 8)[:, :, :4].sum((2, 3))
+        return four[ink.argmax(0), np.arange(len(features))]
+
+    gate = {"checks": (16,), "demanded": ()}
+    planted = replace(with_weights(world, lambda weights: None, turned=False), gate=gate)
+    adoption = replace(planted, receiver=replace(receiver(), canonicalize=upright)).judge()
+    value = adoption.checks[15].value
+    assert isinstance(value, dict)
+    # Upright or not, a case is shown to the model the same way, but where two views tie.
+    assert abs(float(value["drop"])) < 0.05
+    assert float(value["drop_without_canonicalization"]) > 0.5
+
+
+def test_batchnorm_without_statistics_is_no_model(world: World) -> None:
+    backbone = Cnn(channels=(4,), normalization="batch")
+    weights = weights_of(backbone.build(64, 10, 0))
+    facts = replace(MANIFEST_OF_PEER, backbone=describe(backbone), exports=())
+    artifact = Artifact(
+        replace(facts, tensors=Artifact.from_weights(weights, **plain(facts)).manifest.tensors),
+        weights,
+    )
+    adoption = Gate(checks=(4, 8)).judge(artifact, receiver())
+    assert speaking(adoption) == {8: BLOCK}
+    assert "BatchNorm" in adoption.blocking[0]
+
+
+def test_the_classifier_may_be_left_out_where_the_policy_says_so(world: World) -> None:
+    weights = {name: array for name, array in peer().items() if not name.startswith("2.")}
+    planted = replace(world, weights=weights, golden=Golden(digits()[0][:2], np.zeros((2, 10))))
+    strict = planted.judge()
+    assert speaking(strict) == {4: BLOCK}
+    planted = replace(planted, folder=world.folder.parent / "other")
+    policy = {"backbone_only": True, "demanded": (), "checks": (1, 2, 3, 4, 5, 6, 7, 14, 15, 16)}
+    loose = replace(planted, gate=policy).judge()
+    assert loose.decision == "adopt"
+    assert [loose.checks[n - 1].status for n in (4, 6, 7, 14, 15, 16)] == [
+        *(PASS, SKIPPED, SKIPPED, PASS, SKIPPED, SKIPPED)
+    ]
+
+
+# -------------------------------------------------------------------------- models in messages
+
+
+def plain(manifest: Manifest) -> dict[str, Any]:
+    kept = ("tensors", "files", "format")
+    return {k: v for k, v in vars(manifest).items() if k not in kept}
+
+
+def test_a_model_in_a_message_is_judged_without_files(world: World) -> None:
+    artifact = Artifact.from_weights(peer(), **plain(MANIFEST_OF_PEER))
+    adoption = Gate(latency_repeats=2).judge(artifact, receiver())
+    skipped = [c.number for c in adoption.checks if c.status == SKIPPED]
+    assert skipped == [1, 2, 6, 17]
+    assert all("message" in c.reason or "golden" in c.reason for c in adoption.checks if c.reason)
+    assert adoption.decision == "adopt"
+    assert adoption.digest == world.judge().digest
+
+
+def test_a_policy_may_demand_what_a_message_lacks() -> None:
+    artifact = Artifact.from_weights(peer(), **plain(MANIFEST_OF_PEER))
+    adoption = Gate(checks=(1, 4), demanded=(1,)).judge(artifact, receiver())
+    assert adoption.decision == "refuse"
+    assert "demands" in adoption.blocking[0]
+
+
+def test_a_message_of_objects_is_no_model() -> None:
+    with pytest.raises(ArtifactError, match="plain numbers"):
+        Artifact.from_weights({"w": np.array([{}])}, **plain(MANIFEST_OF_PEER))
+
+
+# ------------------------------------------------------------------------------ made by an enemy
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory, keys: Path) -> dict[str, bytes]:
+    folder = World(tmp_path_factory.mktemp("healthy") / "artifact", keys).write()
+    return dict(collect(folder).content)
+
+
+def put(folder: Path, content: dict[str, bytes]) -> Path:
+    folder.mkdir()
+    for name, found in content.items():
+        (folder / name).write_bytes(found)
+    return folder
+
+
+EARLY = (1, 2, 3)
+
+
+def refused_early(content: dict[str, bytes], keys: Path) -> str:
+    """The reason for which checks 1 to 3 refuse."""
+    gate = Gate(checks=EARLY, keys=public(keys))
+    adoption = gate.judge(Parcel(content), receiver())
+    assert adoption.decision == "refuse"
+    return adoption.blocking[0]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_truncation_or_flipped_bit_is_loaded(
+    name: str, healthy: dict[str, bytes], keys: Path
+) -> None:
+    rng = np.random.default_rng([5, len(name)])
+    whole = healthy[name]
+    for cut in rng.integers(0, len(whole), 25):
+        refused_early({**healthy, name: whole[:cut]}, keys)
+    for bit in rng.integers(0, 8 * len(whole), 100):
+        spoilt = bytearray(whole)
+        spoilt[bit // 8] ^= 1 << (bit % 8)
+        reason = refused_early({**healthy, name: bytes(spoilt)}, keys)
+        assert name in reason or name in (MANIFEST, SIGNATURE)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", FILES)
+def test_none_of_ten_thousand_flipped_bits_is_loaded(
+    name: str, healthy: dict[str, bytes], keys: Path
+) -> None:
+    rng = np.random.default_rng([6, len(name)])
+    for cut in rng.integers(0, len(healthy[name]), 200):
+        refused_early({**healthy, name: healthy[name][:cut]}, keys)
+    for bit in rng.integers(0, 8 * len(healthy[name]), 2000):
+        spoilt = bytearray(healthy[name])
+        spoilt[bit // 8] ^= 1 << (bit % 8)
+        refused_early({**healthy, name: bytes(spoilt)}, keys)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(name: str, healthy: dict[str, bytes], keys: Path) -> None:
+    left = {n: content for n, content in healthy.items() if n != name}
+    assert name in refused_early(left, keys)
+
+
+def signed_again(
+    content: dict[str, bytes], name: str, found: bytes, keys: Path
+) -> dict[str, bytes]:
+    """An enemy with alpha's key: another file, with its right hash in a signed manifest."""
+    import hashlib
+
+    from parties.reuse.signing import sign
+
+    said = json.loads(content[MANIFEST])
+    said["files"][name] = {"sha256": hashlib.sha256(found).hexdigest(), "size": len(found)}
+    manifest = json.dumps(said).encode()
+    signature = sign(manifest, keys / "alpha.key")
+    return {**content, name: found, MANIFEST: manifest, SIGNATURE: signature}
+
+
+def zipped(**members: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+def npy(array: Array, **kw: Any) -> bytes:
+    made = io.BytesIO()
+    np.save(made, array, **kw)
+    return made.getvalue()
+
+
+def golden_bomb() -> bytes:
+    return zipped(**{"inputs.npy": b"\0" * (1 << 27), "logits.npy": npy(np.zeros((1, 10)))})
+
+
+def lying_bomb() -> bytes:
+    """A zip directory that says 100 bytes where 128 MB are packed."""
+    made = bytearray(golden_bomb())
+    at = made.index(b"PK\x01\x02")
+    made[at + 24 : at + 28] = struct.pack("<I", 100)
+    return bytes(made)
+
+
+def golden_objects(marker: Path) -> bytes:
+    objects = npy(np.array([Payload(marker)], object), allow_pickle=True)
+    return zipped(**{"inputs.npy": objects, "logits.npy": npy(np.zeros((1, 10), np.float32))})
+
+
+def golden_named(name: str) -> bytes:
+    rows = npy(np.zeros((1, 10), np.float32))
+    return zipped(**{"inputs.npy": rows, name: rows})
+
+
+def huge_npy() -> bytes:
+    head = "{'descr': '<f4', 'fortran_order': False, 'shape': (2147483648, 64), }"
+    text = head.ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
+
+
+def header(tensors: Any, body: bytes = b"", length: int | None = None) -> bytes:
+    text = tensors if isinstance(tensors, bytes) else json.dumps(tensors).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + body
+
+
+def entry(shape: Any, begin: Any, end: Any, dtype: Any = "F32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+def enemies(marker: Path) -> dict[str, tuple[str, bytes]]:
+    good = {"a": entry([1], 0, 4)}
+    one = {"inputs.npy": huge_npy(), "logits.npy": huge_npy()}
+    return {
+        "pickle for weights": (WEIGHTS, pickle.dumps(Payload(marker))),
+        "pickle for golden": (GOLDEN, pickle.dumps(Payload(marker))),
+        "objects in golden": (GOLDEN, golden_objects(marker)),
+        "zip bomb": (GOLDEN, golden_bomb()),
+        "zip bomb that lies": (GOLDEN, lying_bomb()),
+        "member above the folder": (GOLDEN, golden_named("../logits.npy")),
+        "absolute member": (GOLDEN, golden_named("/tmp/logits.npy")),
+        "2^31 rows in golden": (GOLDEN, zipped(**one)),
+        "2^31 elements": (WEIGHTS, header({"a": entry([2**31], 0, 2**33)}, b"\0" * 64)),
+        "2^62 x 8 elements": (WEIGHTS, header({"a": entry([2**62, 8], 0, 0)})),
+        "a header of 2^63 bytes": (WEIGHTS, header(good, b"\0" * 4, 2**63)),
+        "overlapping tensors": (
+            WEIGHTS,
+            header({"a": entry([2], 0, 8), "b": entry([1], 4, 8)}, b"\0" * 8),
+        ),
+        "a gap": (WEIGHTS, header({"a": entry([1], 4, 8)}, b"\0" * 8)),
+        "bytes left over": (WEIGHTS, header(good, b"\0" * 5)),
+        "negative offsets": (WEIGHTS, header({"a": entry([1], -4, 0)}, b"\0" * 4)),
+        "negative sizes": (WEIGHTS, header({"a": entry([-1, -1], 0, 4)}, b"\0" * 4)),
+        "objects for tensors": (WEIGHTS, header({"a": entry([1], 0, 8, "O")}, b"\0" * 8)),
+        "no table": (WEIGHTS, header({"a": 3}, b"\0" * 4)),
+        "a name twice": (WEIGHTS, header(b'{"a": 1, "a": 2}')),
+        "a very deep header": (WEIGHTS, header(b'{"a":' * 100_000)),
+        "no tensor": (WEIGHTS, header({})),
+    }
+
+
+@pytest.mark.parametrize("case", enemies(Path()))
+def test_an_enemys_file_with_the_right_hash_and_signature_is_refused(
+    case: str, healthy: dict[str, bytes], keys: Path, tmp_path: Path
+) -> None:
+    marker = tmp_path / "marker"
+    name, found = enemies(marker)[case]
+    spoilt = signed_again(healthy, name, found, keys)
+    assert refused_early(spoilt, keys).startswith("3 no code: ")
+    with pytest.raises(ArtifactError):
+        read_artifact(put(tmp_path / "artifact", spoilt))
+    assert [p.name for p in tmp_path.iterdir()] == ["artifact"]
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".pkl", ".PKL"])
+def test_a_file_that_can_run_code_is_named_and_never_loaded(
+    suffix: str, healthy: dict[str, bytes], keys: Path, tmp_path: Path
+) -> None:
+    marker = tmp_path / "marker"
+    spoilt = {**healthy, f"model{suffix}": pickle.dumps(Payload(marker))}
+    reason = refused_early(spoilt, keys)
+    assert reason.startswith(f"3 no code: model{suffix}")
+    with pytest.raises(ArtifactError, match="run code"):
+        read_artifact(put(tmp_path / "artifact", spoilt))
+    assert not marker.exists()
+
+
+def link_weights(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder.parent / "elsewhere")
+    (folder / WEIGHTS).symlink_to(folder.parent / "elsewhere")
+
+
+def pipe_card(folder: Path) -> None:
+    (folder / CARD).unlink()
+    os.mkfifo(folder / CARD)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        link_weights,
+        pipe_card,
+        lambda folder: (folder / "more").mkdir(),
+        lambda folder: (folder / "run.sh").write_text("true"),
+        lambda folder: (folder / ".hidden").symlink_to("/etc/passwd"),
+    ],
+    ids=["a linked file", "a pipe", "a folder inside", "a stray file", "a hidden link"],
+)
+def test_only_plain_files_of_an_artifact_are_read(
+    spoil: Callable[[Path], None], world: World
+) -> None:
+    adoption = replace(world, after=spoil).judge()
+    assert speaking(adoption) == {1: BLOCK}
+
+
+def test_a_linked_folder_and_no_folder_are_refused(world: World, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(world.write())
+    for path in (tmp_path / "link", tmp_path / "nothing", world.folder / MANIFEST):
+        with pytest.raises(ArtifactError, match="no folder"):
+            world.policy().judge(path, receiver())
+
+
+def test_files_over_the_limit_are_not_read(world: World) -> None:
+    parcel = collect(world.write(), 10_000)
+    assert WEIGHTS not in parcel.content
+    adoption = Gate(max_folder_mb=0.01, checks=EARLY).judge(world.folder, receiver())
+    assert "left to read" in adoption.blocking[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("files", "../../evil"), {"sha256": PARENT, "size": 1}),
+        (("files", "/etc/passwd"), {"sha256": PARENT, "size": 1}),
+        (("files", WEIGHTS), {"sha256": PARENT, "size": -1}),
+        (("tensors", "0.weight"), {"shape": [2**31, -1], "dtype": "F32"}),
+        (("tensors", "0.weight"), {"shape": [64, 64], "dtype": "object"}),
+        (("round",), True),
+        (("epsilon",), "8"),
+        (("inputs", "shape"), []),
+        (("outputs", "classes"), ["a", "a"]),
+        (("backbone",), {"class": "os.system"}),
+        (("more",), 1),
+    ],
+)
+def test_a_manifest_with_a_strange_value_is_refused_though_it_is_signed(
+    path: tuple[str, ...], value: Any, healthy: dict[str, bytes], keys: Path
+) -> None:
+    from parties.reuse.signing import sign
+
+    said = json.loads(healthy[MANIFEST])
+    place = said
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    manifest = json.dumps(said).encode()
+    signature = sign(manifest, keys / "alpha.key")
+    spoilt = {**healthy, MANIFEST: manifest, SIGNATURE: signature}
+    assert refused_early(spoilt, keys).startswith("1 files: ")
+
+
+def test_a_class_of_another_package_is_never_imported(world: World) -> None:
+    adoption = world.of(backbone={"class": "os.system", "fields": {}}).judge()
+    assert speaking(adoption) == {4: BLOCK}
+    assert "not one that the firm builds" in adoption.blocking[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"a": NaN}',
+        b'{"a": 1e999}',
+        b'{"a": 1, "a": 1}',
+        b"[]",
+        '{"a": "é"}'.encode("latin1"),
+        b"\xef\xbb\xbf{}",
+        "{}".encode("utf-16"),
+        b"[" * 100_000,
+        b'{"a": ' + b"9" * 5000 + b"}",
+    ],
+)
+def test_json_that_programs_read_differently_is_refused(text: bytes) -> None:
+    with pytest.raises(ArtifactError):
+        read_json(text, "it")
+
+
+READERS: dict[str, Callable[[bytes], object]] = {
+    MANIFEST: read_manifest,
+    CARD: read_card,
+    WEIGHTS: lambda content: read_weights(content, WEIGHTS),
+    GOLDEN: lambda content: read_arrays(content, ("inputs", "logits"), 1 << 20),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_reader_of_any_bytes_raises_the_declared_error_only(
+    name: str, healthy: dict[str, bytes], data: st.DataObject
+) -> None:
+    content = healthy[name]
+    if data.draw(st.booleans()):
+        at = data.draw(st.integers(0, min(len(content), 400)))
+        end = data.draw(st.integers(at, min(len(content), at + 20)))
+        content = content[:at] + data.draw(st.binary(max_size=20)) + content[end:]
+    else:
+        content = data.draw(st.binary(max_size=200))
+    try:
+        READERS[name](content)
+    except FedpactError as fault:
+        assert str(fault)  # noqa: PT017  (any other kind of error fails the test)
+
+
+def test_a_pickle_is_converted_on_request_only(tmp_path: Path) -> None:
+    state = {name: torch.from_numpy(array) for name, array in peer().items()}
+    torch.save(state, tmp_path / "model.pt")
+    convert(tmp_path / "model.pt", tmp_path / WEIGHTS)
+    read = read_weights((tmp_path / WEIGHTS).read_bytes(), WEIGHTS)
+    assert digest_of(read) == digest_of(peer())
+    marker = tmp_path / "marker"
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(Payload(marker)))
+    with pytest.raises(ArtifactError, match="safetensors"):
+        convert(tmp_path / "evil.pt", tmp_path / "evil.safetensors")
+    assert not marker.exists()
+
+
+# ---------------------------------------------------------------------------- writing and keys
+
+
+def test_what_is_written_is_read(world: World) -> None:
+    read = read_artifact(world.write())
+    assert digest_of(read.weights) == digest_of(peer())
+    assert read.card == CARD_OF_PEER
+    assert plain(read.manifest) == plain(MANIFEST_OF_PEER)
+    assert read.golden is not None
+    assert np.array_equal(read.golden.inputs, digits()[0][:4])
+
+
+def test_an_artifact_is_written_whole_or_not_at_all(world: World) -> None:
+    with pytest.raises(FedpactError, match=r"cannot be read"):
+        replace(world, signer="nobody").write()
+    assert list(world.folder.parent.iterdir()) == []
+    world.write()
+    with pytest.raises(ArtifactError, match="never changed"):
+        world.write()
+    assert list(world.folder.parent.iterdir()) == [world.folder]
+
+
+def test_a_key_is_its_owners_alone_and_never_replaced(tmp_path: Path) -> None:
+    secret, public_key = make_keys(tmp_path, "gamma")
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert "PUBLIC" in public_key.read_text()
+    with pytest.raises(FedpactError, match="never replaced"):
+        make_keys(tmp_path, "gamma")
+
+
+def test_a_key_may_be_pinned_as_text(world: World, keys: Path) -> None:
+    texts = {"alpha": (keys / "alpha.pub").read_text()}
+    adoption = replace(world, gate={"keys": texts, "checks": EARLY, "demanded": ()}).judge()
+    assert speaking(adoption) == {}
+
+
+# -------------------------------------------------------------------------- numbers of the checks
+
+
+def test_a_perfectly_calibrated_model_has_no_calibration_error() -> None:
+    confidence = np.repeat([0.25, 0.75], 100)
+    right = np.tile([True, False, False, False], 25), np.tile([True, True, True, False], 25)
+    assert calibration_error(confidence, np.concatenate(right), 10) == pytest.approx(0)
+    assert calibration_error(np.ones(4), np.zeros(4, bool), 15) == 1.0
+
+
+def test_the_interval_of_a_gain_covers_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(2000):
+        draw = rng.choice(4, 100, p=[0.6, 0.2, 0.1, 0.1])  # true gain 0.1
+        _, least, most = paired(draw <= 1, (draw == 0) | (draw == 2), 0.95)
+        covered += least <= 0.1 <= most
+    assert 0.93 < covered / 2000 < 0.98
+
+
+def test_four_quarter_turns_are_no_turn() -> None:
+    images = np.random.default_rng(0).random((3, 64), dtype=np.float32)
+    by = list(turns(images).values())
+    assert np.array_equal(by[0](by[2](images)), images)
+    assert np.array_equal(by[1](by[1](images)), images)
+    assert turns(np.zeros((3, 60), np.float32)) == {}
+
+
+def test_training_takes_more_memory_than_a_pass_and_large_batches_more_than_small() -> None:
+    module = BACKBONE.build(64, 10, 0)
+
+    def run(rows: int) -> Callable[[], None]:
+        def forward() -> None:
+            with torch.no_grad():
+                module(torch.zeros(rows, 64))
+
+        return forward
+
+    weights = 4 * sum(p.numel() for p in module.parameters())
+    # Inputs and the first layer's outputs, then those and their positive part.
+    assert peak_bytes(module, run(100)) == weights + 4 * 100 * (64 + 64 + 64)
+    assert peak_bytes(module, run(10)) == weights + 4 * 10 * (64 + 64 + 64)
+
+
+@pytest.mark.parametrize(
+    ("expression", "legal"),
+    [
+        ("MIT", True),
+        ("mit", False),
+        ("MIT AND GPL-3.0-only", False),
+        ("MIT OR GPL-3.0-only AND X", True),
+        ("(MIT OR X) AND X", False),
+        ("MIT WITH Some-exception", True),
+        ("X WITH Y", True),
+        ("X", False),
+    ],
+)
+def test_a_licence_is_allowed_where_its_expression_can_be_met(expression: str, legal: bool) -> None:
+    assert licence_allowed(expression, ("MIT", "X WITH Y")) == legal
+
+
+@pytest.mark.parametrize("text", ["", "MIT OR", "(MIT", "MIT)", "MIT MIT", "AND", "(" * 300])
+def test_no_licence_expression_is_an_error(text: str) -> None:
+    with pytest.raises(FedpactError, match="SPDX"):
+        licence_allowed(text, ("MIT",))
+
+
+# ------------------------------------------------------------------------- decisions and memory
+
+
+def test_a_decision_is_the_same_twice_but_for_the_clock(world: World) -> None:
+    one = world.judge()
+    two = world.policy().judge(world.folder, receiver())
+    assert one.without_times() == two.without_times()
+    assert Adoption.from_json(one.to_json()) == one
+
+
+def test_a_refusal_survives_its_text_though_a_number_is_infinite(world: World) -> None:
+    inputs = digits()[0][:4]
+    golden = Golden(inputs, np.full((4, 10), np.inf, np.float32))
+    adoption = replace(world, golden=golden).judge()
+    assert speaking(adoption) == {6: BLOCK}
+    again = Adoption.from_json(adoption.to_json())
+    assert again.checks[5].value == "inf"
+    assert again.blocking == adoption.blocking
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 1}'])
+def test_no_adoption_is_read_from_another_text(text: str) -> None:
+    with pytest.raises(FedpactError):
+        Adoption.from_json(text)
+    with pytest.raises(FedpactError):
+        Ledger.from_json(text)
+
+
+def judged_in(rounds: list[tuple[int, World]], ledger: Ledger) -> tuple[Ledger, list[Adoption]]:
+    adoptions = []
+    for turn, world in rounds:
+        gate = replace(world.policy(), checks=(1, 2, 3, 4, 18, 19), demanded=())
+        adoption = gate.judge(world.write(), replace(receiver(), ledger=ledger))
+        ledger = ledger.record(adoption, turn)
+        adoptions.append(adoption)
+    return ledger, adoptions
+
+
+def next_model(world: World, name: str, turn: int, parent: Array | str, scale: float) -> World:
+    weights = {k: v * np.float32(scale) for k, v in peer().items()}
+    moved = replace(world, folder=world.folder.parent / name, weights=weights)
+    return moved.of(round=turn, parent=parent)
+
+
+def test_a_chain_of_rounds_is_adopted_and_a_gap_in_it_is_not(world: World) -> None:
+    first = next_model(world, "one", 3, PARENT, 1.0)
+    second = next_model(world, "two", 4, digest_of(peer()), 2.0)
+    fourth = next_model(world, "four", 6, "c" * 64, 3.0)
+    again = next_model(world, "again", 4, digest_of(peer()), 4.0)
+    ledger, adoptions = judged_in([(3, first), (4, second), (6, fourth), (7, again)], Ledger())
+    assert [a.decision for a in adoptions] == ["adopt", "adopt", "refuse", "refuse"]
+    assert "never saw" in adoptions[2].blocking[0]
+    assert "later round, or another name" in adoptions[3].blocking[0]
+    pinned = ledger.pinned("alpha", "digits_net")
+    assert pinned is not None
+    assert (pinned.digest, pinned.round, pinned.contract) == (adoptions[1].digest, 4, "c1")
+    assert Ledger.from_json(ledger.to_json()) == ledger
+
+
+def test_a_problem_is_open_from_the_first_warning_to_the_next_pass(
+    world: World, tmp_path: Path
+) -> None:
+    first = next_model(world, "one", 1, PARENT, 1.0).of(licence="GPL-3.0-only")
+    second = next_model(world, "two", 2, digest_of(peer()), 1.0).of(licence="GPL-3.0-only")
+    third = next_model(world, "three", 3, digest_of(peer()), 1.0)
+    ledger, adoptions = judged_in([(1, first), (2, second)], Ledger())
+    (problem,) = ledger.problems
+    assert (problem.check, problem.theme, problem.opened, problem.closed) == (
+        18,
+        "licence",
+        1,
+        None,
+    )
+    assert ledger.open_by_theme() == {"licence": 1}
+    ledger, more = judged_in([(4, third)], ledger)
+    (row,) = ledger.rows()
+    assert (row["opened"], row["closed"]) == (1, 4)
+    seconds = [a.checks[17].seconds for a in (*adoptions, *more)]
+    assert row["seconds"] == pytest.approx(sum(seconds))
+    assert ledger.open_by_theme() == {"licence": 0}
+    save(ledger, tmp_path / "ledger.json")
+    assert load(tmp_path / "ledger.json") == ledger
+    assert load(tmp_path / "none.json") == Ledger()
+
+
+def test_who_offers_anothers_weights_becomes_no_maker_of_them(world: World) -> None:
+    mine = replace(next_model(world, "one", 3, PARENT, 1.0))
+    stolen = replace(next_model(world, "two", 3, PARENT, 1.0).of(firm="beta"), signer="beta")
+    again = replace(stolen, folder=world.folder.parent / "three")
+    ledger, adoptions = judged_in([(3, mine), (4, stolen), (5, again)], Ledger())
+    assert [a.decision for a in adoptions] == ["adopt", "refuse", "refuse"]
+    assert "alpha offered exactly these weights before" in adoptions[2].blocking[0]
+    assert {s.firm for s in ledger.sights} == {"alpha"}
+
+
+# -------------------------------------------------------------------------------------- policies
+
+
+@pytest.mark.parametrize(("name", "runs"), [("off", 0), ("fast", 16), ("full", 20)])
+def test_the_policies_are_built_from_their_files(name: str, runs: int) -> None:
+    gate = build(yaml.safe_load((CONF / f"{name}.yaml").read_text()))
+    assert isinstance(gate, Gate)
+    assert len(gate.checks) == runs
+
+
+def test_the_full_policy_is_the_class_but_for_its_demands() -> None:
+    gate = build(yaml.safe_load((CONF / "full.yaml").read_text()))
+    assert replace(gate, demanded=()) == Gate()
+
+
+def test_the_open_gate_adopts_what_can_be_read_and_nothing_else(
+    healthy: dict[str, bytes], tmp_path: Path
+) -> None:
+    gate = build(yaml.safe_load((CONF / "off.yaml").read_text()))
+    adopted = gate.judge(put(tmp_path / "good", healthy), receiver())
+    assert (adopted.decision, adopted.digest) == ("adopt", digest_of(peer()))
+    assert {c.status for c in adopted.checks} == {SKIPPED}
+    for place, name in enumerate((WEIGHTS, MANIFEST, GOLDEN)):
+        spoilt = {**healthy, name: healthy[name][:-1]}
+        assert gate.judge(put(tmp_path / str(place), spoilt), receiver()).decision == "refuse"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("checks", [0]),
+        ("checks", [1, 1]),
+        ("demanded", [21]),
+        ("warn_only", [3]),
+        ("max_ece", 2),
+        ("max_parameters", -1),
+        ("golden_tolerance", 0),
+        ("margin", "much"),
+        ("keys", {"alpha": ""}),
+        ("card_fields", ["fee"]),
+        ("allow_unsigned", 1),
+        ("batch", 0),
+        ("confidence", 1.0),
+        ("licences", "MIT"),
+    ],
+)
+def test_a_policy_that_cannot_be_says_what_is_legal(field: str, value: Any) -> None:
+    with pytest.raises(FedpactError, match=f"gate.{field} is .*; legal is"):
+        Gate(**{field: value})
+
+
+def test_a_model_without_hidden_layers_is_probed_on_its_outputs() -> None:
+    features, labels = digits()
+    backbone = Logistic()
+    module = backbone.build(64, 10, 0)
+    TRAINING.fit(module, features[:1000], labels[:1000], 0)
+    facts = replace(MANIFEST_OF_PEER, backbone=describe(backbone))
+    artifact = Artifact.from_weights(weights_of(module), **plain(facts))
+    firm = replace(receiver(), build=built_from({describe(backbone)["class"]: Logistic}))
+    adoption = Gate(checks=(4, 14)).judge(artifact, firm)
+    assert speaking(adoption) == {}
+    assert len(classes_hash(CLASSES)) == 64
