@@ -95,15 +95,16 @@ def read_folder(folder: Path, most_bytes: int) -> tuple[dict[str, bytes], dict[s
             except OSError as fault:
                 strange[name] = f"is a link or cannot be opened ({fault.strerror})"
                 continue
-            with os.fdopen(file, "rb") as opened:
-                about = os.fstat(file)
-                if not stat.S_ISREG(about.st_mode):
-                    strange[name] = "is not a regular file"
-                elif about.st_size > left:
-                    strange[name] = f"has {about.st_size} bytes where {left} are left to read"
-                else:
+            about = os.fstat(file)
+            if not stat.S_ISREG(about.st_mode):
+                strange[name] = "is not a regular file"
+            elif about.st_size > left:
+                strange[name] = f"has {about.st_size} bytes where {left} are left to read"
+            else:
+                with os.fdopen(file, "rb", closefd=False) as opened:
                     content[name] = opened.read(about.st_size)
-                    left -= len(content[name])
+                left -= len(content[name])
+            os.close(file)
     finally:
         os.close(place)
     return content, strange

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import final
 
+import torch
 from torch import nn
 
 from parties.backbones import Backbone
@@ -151,6 +152,7 @@ class Gate:
         max_inference_mb, max_training_mb: peak megabytes of tensors.
         max_median_ms, max_p95_ms: of a pass, of one case and of a batch.
         latency_repeats: passes that are timed.
+        probe_labels: labelled cases a class that a probe is fitted on; None: half of them all.
         margin: accuracy that a probe on its features must gain over the own model.
         confidence: of the interval of that gain.
         max_arm: largest ARM, where the firm measures one.
@@ -181,6 +183,7 @@ class Gate:
     max_median_ms: float | None = 500.0
     max_p95_ms: float | None = 1_000.0
     latency_repeats: int = 20
+    probe_labels: int | None = 10
     margin: float = 0.0
     confidence: float = 0.95
     max_arm: float | None = None
@@ -217,6 +220,8 @@ class Gate:
         for name in ("max_ece", "max_confident_errors", "max_drop"):
             value = getattr(self, name)
             self._legal(name, is_number(value) and 0 <= value <= 1, "a share from 0 to 1")
+        few = self.probe_labels is None or is_whole(self.probe_labels, 1)
+        self._legal("probe_labels", few, "a whole number >= 1, or null for half of all cases")
         within = is_number(self.margin) and -1 <= self.margin <= 1
         self._legal("margin", within, "a difference of accuracies, -1 to 1")
         sure = is_number(self.confidence) and 0 < self.confidence < 1
@@ -268,7 +273,9 @@ class Gate:
         done: dict[int, Check] = {}
         for step in twenty():
             started = time.perf_counter()
-            finding = self._hold(step, case, done)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(receiver.seed)  # a model that draws at random draws the same
+                finding = self._hold(step, case, done)
             done[step.number] = Check(
                 step.number,
                 step.name,

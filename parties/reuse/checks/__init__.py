@@ -141,7 +141,7 @@ class Case:
         return self._untrained("cpu").to(self.receiver.device)
 
     def _untrained(self, device: str) -> nn.Module:
-        with torch.random.fork_rng(devices=[]), torch.device(device):
+        with torch.device(device):
             return self.receiver.build(self.manifest)
 
     def tensor(self, features: Array) -> torch.Tensor:
@@ -152,7 +152,7 @@ class Case:
     def run(self, features: Array, module: nn.Module | None = None) -> Array:
         """What a model (the offered one) makes of features, float64."""
         model = self.module if module is None else module
-        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+        with torch.inference_mode():
             parts = [model(part) for part in torch.split(self.tensor(features), 256)]
         made: Array = torch.cat(parts).double().cpu().numpy()
         return made

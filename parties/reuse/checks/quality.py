@@ -9,6 +9,7 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
+import torch
 from scipy.stats import norm
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -16,9 +17,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from parties.exchange import Array, FedpactError
+from parties.exchange import Array
 from parties.reuse.checks import WARN, Case, Finding, judged, skipped
-from parties.reuse.features import look
+from parties.reuse.features import LAYERS
 
 NO_LABELS = "The firm has no labelled cases to judge it on. Give some that no model was trained on."
 MOST = 4000  # cases that a probe is fitted and tested on
@@ -29,25 +30,30 @@ SURE = 0.9  # a wrong answer with more confidence is a confident error
 def probe(case: Case) -> Finding:
     """Check 14: a linear classifier on its features beats the own model, and an untrained copy.
 
-    On one half of the firm's cases the probe is fitted, on the other half it is compared. It blocks
+    On some of the firm's cases the probe is fitted, on the others it is compared. It blocks
     where the gain in accuracy is below the margin, or not above an untrained copy's beyond doubt;
     it warns where the gain is above the margin but its interval reaches below.
+    A model without a hidden layer has no features to probe: its own answers are compared.
     """
     if case.labelled is None:
         return skipped(NO_LABELS)
     features, labels = case.labelled
     rng = np.random.default_rng([case.receiver.seed, crc32(b"probe")])
-    rows = rng.permutation(len(features))[:MOST]
-    fitted, tested = rows[::2], rows[1::2]
+    fitted, tested = halves(labels, rng, case.gate.probe_labels)
     if len(tested) < LEAST or len(np.unique(labels[fitted])) < 2:
         return skipped(
             f"{len(tested)} cases of the firm are left to compare on; legal are {LEAST} and two "
             "classes or more. Give more labelled cases."
         )
-    right = {
-        name: _probed(model, features, labels, fitted, tested)
-        for name, model in (("probe", case.module), ("untrained", case.untrained()))
-    }
+    right = {}
+    for name, model in (("probe", case.module), ("untrained", case.untrained())):
+        if _has_features(model):
+            right[name] = _probed(model, features, labels, fitted, tested)
+        elif (order := case.columns()) is None:
+            return skipped("It has no hidden layer to probe, and its classes are not the firm's.")
+        else:  # what it answers is all that it offers
+            answers = case.run(features[tested], model.eval())[:, order].argmax(1)
+            right[name] = np.asarray(answers == labels[tested])
     own = case.receiver.own
     if own is not None:
         made = case.run(features[tested], own.eval())
@@ -92,12 +98,28 @@ def probe(case: Case) -> Finding:
         return Finding(
             WARN,
             f"It gains {gain:.3f} of accuracy over your own model, but from {least:.3f} to "
-            f"{most:.3f} is possible and {gate.margin:g} is asked for. About {2 * needed} labelled "
-            "cases would decide.",
+            f"{most:.3f} is possible and {gate.margin:g} is asked for. About {needed} cases to "
+            "test on would decide.",
             value,
             limit,
         )
     return judged("", value, limit)
+
+
+def halves(labels: Array, rng: np.random.Generator, most: int | None) -> tuple[Array, Array]:
+    """Rows to fit on and rows to test on: of each class half, at most `most` of it, to fit on."""
+    order = rng.permutation(len(labels))[:MOST]
+    fitted = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        half = len(members) // 2
+        fitted[members[: half if most is None else min(half, most)]] = True
+    return np.flatnonzero(fitted), np.sort(order[~fitted[order]])
+
+
+def _has_features(model: nn.Module) -> bool:
+    """Whether there is a layer before the classifier."""
+    return sum(isinstance(module, LAYERS) for module in model.modules()) > 1
 
 
 def _probed(
@@ -105,28 +127,42 @@ def _probed(
 ) -> Array:
     """Which of the tested cases a linear classifier on the model's features gets right."""
 
-    def seen(rows: Array) -> Array:
-        rng = np.random.default_rng(0)  # all rows are looked at: nothing is drawn
-        try:
-            return look(model, features[rows], rng, most=len(rows)).embedding
-        except FedpactError:  # no hidden layer: what it says is all there is
-            return _outputs(model, features[rows])
-
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        probe.fit(seen(fitted), labels[fitted])
-    right: Array = probe.predict(seen(tested)) == labels[tested]
+        probe.fit(classifier_inputs(model, features[fitted]), labels[fitted])
+    answers = probe.predict(classifier_inputs(model, features[tested]))
+    right: Array = answers == labels[tested]
     return right
 
 
-def _outputs(model: nn.Module, features: Array) -> Array:
-    import torch
+def classifier_inputs(model: nn.Module, features: Array) -> Array:
+    """What the last Conv or Linear layer that runs is given: (n, d), maps averaged over places.
 
+    (`parties.reuse.features.look` tells of layers before their activation, which for a network of
+    one hidden layer is linear in the features: no better than the features themselves.)
+    """
+    last: list[torch.Tensor] = []
+
+    def note(_module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        last[:] = [given[0]]
+
+    layers = [m for m in model.modules() if isinstance(m, LAYERS)]
+    handles = [layer.register_forward_pre_hook(note) for layer in layers]
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    with torch.inference_mode():
-        made: Array = model.eval()(torch.from_numpy(features).to(device)).double().cpu().numpy()
-    return made
+    seen = []
+    try:
+        with torch.inference_mode():
+            for part in torch.split(torch.from_numpy(np.ascontiguousarray(features)), 256):
+                model.eval()(part.to(device))
+                rows = last[0]
+                if rows.dim() > 2:
+                    rows = rows.flatten(2).mean(2) if rows.dim() > 3 else rows.mean(1)
+                seen.append(rows.double().cpu().numpy())
+    finally:
+        for handle in handles:
+            handle.remove()
+    return np.concatenate(seen)
 
 
 def paired(one: Array, two: Array, confidence: float) -> tuple[float, float, float]:
