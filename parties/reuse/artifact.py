@@ -23,7 +23,8 @@ import safetensors.numpy
 
 from parties.exchange import Array
 from parties.reuse.bounded import ArtifactError, read_arrays, read_folder, read_weights
-from parties.reuse.manifest import Card, Manifest, digest_of, read_card, read_manifest, table_of
+from parties.reuse.card import Card, read_card
+from parties.reuse.manifest import Manifest, digest_of, read_manifest, table_of
 from parties.reuse.signing import sign
 
 WEIGHTS, MANIFEST, CARD = "weights.safetensors", "manifest.json", "CARD.md"
@@ -139,7 +140,7 @@ class Parcel:
                 return (
                     f"{name} is not the file that the manifest names (sha256 "
                     f"{_about(found)['sha256'][:12]}, not {declared[name]['sha256'][:12]}): it was "
-                    "damaged or exchanged. Ask for the artifact again."
+                    "damaged or exchanged, and legal is that very file. Ask for the artifact again."
                 )
         return ""
 

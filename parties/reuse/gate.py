@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import final
 
@@ -13,120 +13,15 @@ from torch import nn
 
 from parties.backbones import Backbone
 from parties.exchange import FedpactError
+from parties.reuse.adoption import ALL, Adoption, Check
 from parties.reuse.artifact import Artifact, Parcel, collect
-from parties.reuse.bounded import exactly, is_number, is_text, is_whole, read_json
-from parties.reuse.checks import (
-    BLOCK,
-    SKIPPED,
-    STATES,
-    WARN,
-    Case,
-    Finding,
-    Receiver,
-    Step,
-    Value,
-    twenty,
-)
-from parties.reuse.manifest import CARD_FIELDS, Manifest
-from parties.reuse.texts import to_text
+from parties.reuse.bounded import is_number, is_text, is_whole
+from parties.reuse.card import CARD_FIELDS
+from parties.reuse.checks import BLOCK, SKIPPED, WARN, Case, Finding, Receiver, Step, twenty
+from parties.reuse.manifest import Manifest
 
-ALL = tuple(range(1, 21))
 DANGEROUS = (1, 2, 3, 4)
-FORMAT = 1
-
-
-@final
-@dataclass(frozen=True)
-class Check:
-    """What one of the twenty checks said.
-
-    Args:
-        number, name, theme: which.
-        status: pass, warn, block or skipped.
-        value, limit: what was measured and what is legal: a number, a text, several by name, None.
-        seconds: wall time.
-        reason: what is wrong, what is legal, what to do; "" where it passed.
-    """
-
-    number: int
-    name: str
-    theme: str
-    status: str
-    value: Value
-    limit: Value
-    seconds: float
-    reason: str
-
-    def __post_init__(self) -> None:
-        if self.number not in ALL or self.status not in STATES:
-            raise FedpactError(
-                f"check {self.number!r} is {self.status!r}; legal are 1 to 20 and "
-                f"{', '.join(STATES)}. Judge the artifact again."
-            )
-
-
-@final
-@dataclass(frozen=True)
-class Adoption:
-    """A firm's decision about an offered model, and why. It pins what was judged.
-
-    Args:
-        decision: "adopt" or "refuse".
-        firm, model, digest, round, contract, parent: what was judged; None where it could not be
-            read.
-        blocking: "number name: reason" of each check that blocks.
-        checks: all twenty.
-    """
-
-    decision: str
-    firm: str | None
-    model: str | None
-    digest: str | None
-    round: int | None
-    contract: str | None
-    parent: str | None
-    blocking: tuple[str, ...]
-    checks: tuple[Check, ...]
-
-    @property
-    def adopted(self) -> bool:
-        """Whether the firm takes it."""
-        return self.decision == "adopt"
-
-    def without_times(self) -> Adoption:
-        """The same without what a clock said: equal for equal models, data and policies."""
-        checks = (
-            replace(c, seconds=0.0, value=None if c.number == 13 else c.value) for c in self.checks
-        )
-        return replace(self, checks=tuple(checks))
-
-    def to_json(self) -> str:
-        """The content of adoption.json."""
-        return to_text({"format": FORMAT, **asdict(self)})
-
-    @staticmethod
-    def from_json(text: str) -> Adoption:
-        """An adoption from its text.
-
-        Raises:
-            FedpactError: it is none.
-        """
-        said = read_json(text.encode(), "adoption.json")
-        exactly(said, ("format", *(f.name for f in fields(Adoption))), "adoption.json")
-        if said.pop("format") != FORMAT or said["decision"] not in ("adopt", "refuse"):
-            raise FedpactError(
-                "adoption.json is of another format, or decides nothing; legal are format "
-                f"{FORMAT}, adopt and refuse. Judge the artifact again."
-            )
-        try:
-            checks = tuple(Check(**check) for check in said.pop("checks"))
-            blocking = tuple(said.pop("blocking"))
-            return Adoption(checks=checks, blocking=blocking, **said)
-        except TypeError as fault:
-            raise FedpactError(
-                f"adoption.json cannot be read ({fault}); legal is what to_json writes. Judge the "
-                "artifact again."
-            ) from fault
+MOST_REASON = 1000  # characters; names in it are the maker's
 
 
 @final
@@ -251,7 +146,7 @@ class Gate:
                 f"Change it with gate.{name}=..."
             )
 
-    def judge(self, offered: Path | Parcel | Artifact, receiver: Receiver) -> Adoption:
+    def judge(self, offered: str | Path | Parcel | Artifact, receiver: Receiver) -> Adoption:
         """Decide about a model in a folder (a path) or in a message (`Artifact.from_weights`).
 
         The first block among checks 1 to 4 ends the examination; otherwise all run, but those
@@ -267,25 +162,25 @@ class Gate:
         Raises:
             FedpactError: there is no such folder.
         """
-        if isinstance(offered, Path):
-            offered = collect(offered, int(self.max_folder_mb * 1e6))
+        if isinstance(offered, str | Path):
+            offered = collect(Path(offered), int(self.max_folder_mb * 1e6))
         case = Case(offered, receiver, self)
         done: dict[int, Check] = {}
-        for step in twenty():
-            started = time.perf_counter()
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(receiver.seed)  # a model that draws at random draws the same
-                finding = self._hold(step, case, done)
-            done[step.number] = Check(
-                step.number,
-                step.name,
-                step.theme,
-                finding.status,
-                finding.value,
-                finding.limit,
-                time.perf_counter() - started,
-                finding.reason,
-            )
+        with torch.random.fork_rng(devices=[]):
+            for step in twenty():
+                started = time.perf_counter()
+                said = self._hold(step, case, done)
+                seconds = time.perf_counter() - started
+                done[step.number] = Check(
+                    step.number,
+                    step.name,
+                    step.theme,
+                    said.status,
+                    said.value,
+                    said.limit,
+                    seconds,
+                    said.reason[:MOST_REASON],
+                )
         return self._decide(case, tuple(done.values()))
 
     def _hold(self, step: Step, case: Case, done: Mapping[int, Check]) -> Finding:
@@ -297,6 +192,9 @@ class Gate:
             return Finding(SKIPPED, because)
         if step.number not in self.checks:
             return Finding(SKIPPED, "The policy does not ask for this check.")
+        torch.default_generator.manual_seed(
+            case.receiver.seed
+        )  # a model that draws at random draws the same
         try:
             finding = step.look(case)
         except Exception as fault:  # whatever it is that went wrong, the model is not adopted

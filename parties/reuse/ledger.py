@@ -15,7 +15,7 @@ from parties.reuse.manifest import Manifest
 from parties.reuse.texts import to_text
 
 if TYPE_CHECKING:
-    from parties.reuse.gate import Adoption
+    from parties.reuse.adoption import Adoption
 
 TRUSTED = (
     1,
@@ -194,7 +194,7 @@ class Ledger:
         Raises:
             FedpactError: it is no ledger.
         """
-        said = read_json(text.encode(), "the ledger")
+        said = read_json(text.encode(errors="surrogatepass"), "the ledger")
         exactly(said, ("format", "sights", "problems"), "the ledger")
         try:
             sights = tuple(Sight(**entry) for entry in said["sights"])
@@ -217,4 +217,6 @@ def save(ledger: Ledger, path: Path) -> None:
 
 def load(path: Path) -> Ledger:
     """The ledger of a file; an empty one where there is none."""
-    return Ledger.from_json(path.read_text("utf-8")) if path.exists() else Ledger()
+    if not path.exists():
+        return Ledger()
+    return Ledger.from_json(path.read_bytes().decode(errors="surrogateescape"))

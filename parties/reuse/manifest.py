@@ -1,4 +1,4 @@
-"""What a maker declares of its model: the manifest (for machines) and the card (for people)."""
+"""What a maker declares of its model: the manifest, for machines to read."""
 
 from __future__ import annotations
 
@@ -20,16 +20,13 @@ from parties.reuse.bounded import (
     is_number,
     is_text,
     is_whole,
+    only_declared,
     read_json,
 )
 
 FORMAT = 1
+MOST_FIELDS = 10_000  # characters: a million layers take long to build
 KINDS = ("logits", "probabilities")
-CARD_FIELDS = (
-    *("licence", "task", "data", "inputs", "outputs", "metrics", "limits", "contact"),
-    *("parent", "round", "contract"),
-)
-"""Fields of a model card."""
 NONE = "none"
 
 
@@ -180,8 +177,9 @@ class Manifest:
         _legal(all(is_text(e) for e in exports), "exports", exports, "a list of formats")
         exactly(self.backbone, ("class", "fields"), "manifest.backbone")
         _legal(is_text(self.backbone["class"]), "backbone.class", self.backbone, "a class path")
-        fields = isinstance(self.backbone["fields"], Mapping)
-        _legal(fields, "backbone.fields", self.backbone["fields"], "an object")
+        given = self.backbone["fields"]
+        fields = isinstance(given, Mapping) and len(json.dumps(given)) <= MOST_FIELDS
+        _legal(fields, "backbone.fields", given, f"an object of {MOST_FIELDS} characters or less")
         _legal(isinstance(self.environment, Mapping), "environment", self.environment, "an object")
         for name, wanted in self.environment.items():
             said = is_text(name) and is_text(wanted)
@@ -214,7 +212,11 @@ def read_manifest(content: bytes) -> Manifest:
     Raises:
         ArtifactError: it is anything else.
     """
-    said = read_json(content, "manifest.json")
+    with only_declared("manifest.json"):
+        return _manifest_of(read_json(content, "manifest.json"))
+
+
+def _manifest_of(said: dict[str, Any]) -> Manifest:
     for kind, name in ((Manifest, ""), (Inputs, "inputs"), (Outputs, "outputs")):
         part = said[name] if name else said
         fields = tuple(f.name for f in dataclasses.fields(kind))
@@ -248,56 +250,3 @@ def table_of(weights: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
             )
         table[name] = {"shape": list(array.shape), "dtype": kind}
     return table
-
-
-@final
-@dataclass(frozen=True)
-class Card:
-    """A model card: `key: value` lines between two lines `---`, then free text in Markdown.
-
-    Args:
-        fields: the keys are among `CARD_FIELDS`; "" where the maker says nothing.
-        text: what else there is to say.
-    """
-
-    fields: Mapping[str, str]
-    text: str = ""
-
-    def __post_init__(self) -> None:
-        for name, value in self.fields.items():
-            if name not in CARD_FIELDS or (value and not is_text(value, 2000)):
-                raise ArtifactError(
-                    f"CARD.md has {name!r}: {value!r:.100}; legal are one line each of "
-                    f"{', '.join(CARD_FIELDS)}. Put the rest below the front matter."
-                )
-
-    def to_text(self) -> str:
-        """The file's text."""
-        lines = [f"{name}: {self.fields.get(name, '')}".rstrip() for name in CARD_FIELDS]
-        return "\n".join(["---", *lines, "---", self.text])
-
-
-def read_card(content: bytes) -> Card:
-    """A card from its bytes.
-
-    >>> read_card(b"---\\ntask: digits\\n---\\n# Model").fields["task"]
-    'digits'
-    """
-    try:
-        lines = content.decode("utf-8").split("\n")
-        end = lines.index("---", 1)
-    except ValueError as fault:
-        raise ArtifactError(
-            "CARD.md has no front matter in UTF-8; legal are `key: value` lines between two lines "
-            "`---`. Write it with write_artifact."
-        ) from fault
-    fields: dict[str, str] = {}
-    for line in lines[1:end]:
-        name, colon, value = line.partition(":")
-        if lines[0] != "---" or not colon or name in fields:
-            raise ArtifactError(
-                f"CARD.md has the line {line[:80]!r}; legal is `key: value`, each key once, below "
-                "a first line `---`. Mend it."
-            )
-        fields[name] = value.strip()
-    return Card(fields, "\n".join(lines[end + 1 :]))

@@ -27,6 +27,7 @@ PASS, WARN, BLOCK, SKIPPED = "pass", "warn", "block", "skipped"
 STATES = (PASS, WARN, BLOCK, SKIPPED)
 Number = float | int | str | None
 Value = Number | Mapping[str, Number]
+Kind = tuple[tuple[int, ...], str]
 
 
 @final
@@ -61,7 +62,7 @@ class Receiver:
         classes: its ordered class names.
         features, labels: own labelled cases (n, ...) float32 and (n,) int64, which neither its own
             nor the offered model was trained on; None where it has none.
-        own: its own model, logits from features.
+        own: its own model, logits from features, on the same device; it is left in eval mode.
         mapping: the maker's class name -> the firm's, where they differ.
         transforms: name -> what its sensors do to features; None: the four turns of square images.
         canonicalize: features -> features turned upright, where it does that.
@@ -91,6 +92,11 @@ class Receiver:
 
     def __post_init__(self) -> None:
         rows = None if self.features is None else len(self.features)
+        if self.features is not None and self.features.shape[1:] != self.inputs.shape:
+            raise FedpactError(
+                f"the firm's cases have the shape {self.features.shape[1:]}, its input contract "
+                f"says {self.inputs.shape}; both must be the same. Correct one."
+            )
         if self.labels is not None and len(self.labels) != rows:
             raise FedpactError(
                 f"the firm gives {len(self.labels)} labels for {rows or 'no'} cases; legal is one "
@@ -131,10 +137,25 @@ class Case:
     @cached_property
     def module(self) -> nn.Module:
         """The offered model, in eval mode."""
+        if wrong := [name for name in self.misfits() if name not in self.missing_head]:
+            raise FedpactError(
+                f"tensor {wrong[0]!r} does not fit the firm's own build. See check 4."
+            )
         module = self.untrained()
         state = {k: torch.from_numpy(np.array(v)) for k, v in self.artifact.weights.items()}
         module.load_state_dict(state, strict=not self.missing_head)
         return module.to(self.receiver.device).eval()
+
+    def misfits(self) -> dict[str, tuple[Kind | None, Kind | None]]:
+        """Tensor -> (shape, type) that is given and that the firm's own build has, if unequal.
+
+        Built without memory: what an enemy declares may be too large for any.
+        """
+        state = self._untrained("meta").state_dict()
+        built = {k: (tuple(v.shape), str(v.dtype).split(".")[-1]) for k, v in state.items()}
+        given = {k: (v.shape, v.dtype.name) for k, v in self.artifact.weights.items()}
+        names = sorted({*built, *given})
+        return {k: (given.get(k), built.get(k)) for k in names if given.get(k) != built.get(k)}
 
     def untrained(self) -> nn.Module:
         """A copy of the architecture as it is before training."""

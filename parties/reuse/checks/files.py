@@ -34,12 +34,12 @@ def signature(case: Case) -> Finding:
         except FedpactError as fault:
             problem = f"The signature cannot be verified: {fault}"
         else:
-            return judged(
-                ""
-                if signed
-                else f"The signature is not {firm}'s: its pinned key does not verify it. Somebody "
-                f"else made or changed the artifact. Do not use it; ask {firm} through another way."
+            forged = (
+                f"The signature is not {firm}'s: its pinned key does not verify it, and legal is "
+                "that key alone. Somebody else made or changed the artifact. Do not use it; ask "
+                f"{firm} through another way."
             )
+            return judged("" if signed else forged)
     return Finding(WARN, problem) if case.gate.allow_unsigned else judged(problem)
 
 

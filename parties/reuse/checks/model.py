@@ -24,18 +24,15 @@ def architecture(case: Case) -> Finding:
     """Check 4: names, shapes and types of the tensors are those of the firm's own build of it."""
     if objection := tables_differ(case.artifact):
         return judged(objection)
-    state = case._untrained("meta").state_dict()
-    wanted = {k: (tuple(v.shape), str(v.dtype).removeprefix("torch.")) for k, v in state.items()}
-    given = {k: (v.shape, v.dtype.name) for k, v in case.artifact.weights.items()}
-    wrong = [name for name in sorted({*wanted, *given}) if wanted.get(name) != given.get(name)]
+    wrong = case.misfits()
     left = [name for name in wrong if name not in case.missing_head]
     kind = case.manifest.backbone["class"]
     if left:
-        name = left[0]
+        given, built = wrong[left[0]]
         return judged(
-            f"{len(left)} tensors do not fit {kind}; the first is {name!r}: "
-            f"{given.get(name, 'missing')} where {wanted.get(name, 'nothing of that name')} is "
-            "legal. Build the architecture that the manifest describes, or refuse the model.",
+            f"{len(left)} tensors do not fit {kind}; the first is {left[0]!r}: "
+            f"{given or 'missing'} where {built or 'nothing of that name'} is legal. "
+            " Build the architecture that the manifest describes, or refuse the model.",
             len(left),
             0,
         )
@@ -191,7 +188,9 @@ def software(case: Case) -> Finding:
         try:
             found = platform.python_version() if name == "python" else version(name)
         except PackageNotFoundError:
-            return judged(f"It needs {name} {wanted}, which is not installed here. Install it.")
+            return judged(
+                f"It needs {name} {wanted}, which is not installed; legal is to have it. Install it."
+            )
         try:
             satisfied = SpecifierSet(wanted).contains(found, prereleases=True)
         except InvalidSpecifier:
@@ -201,8 +200,8 @@ def software(case: Case) -> Finding:
             )
         if not satisfied:
             return judged(
-                f"It needs {name} {wanted}; installed is {found}. Install a version that fits, or "
-                "ask its maker for a model of yours.",
+                f"It needs {name} {wanted}; installed is {found}, legal what it needs. Install a "
+                "version that fits, or ask its maker for a model of yours.",
                 found,
                 wanted,
             )
@@ -225,7 +224,8 @@ def portability(case: Case) -> Finding:
         made = _exported(case.module, case.tensor(rows))
     except Exception as fault:  # torch.export raises many kinds
         return judged(
-            f"{EXPORT} fails though its maker promises it ({type(fault).__name__}). Ask for a "
+            f"{EXPORT} fails though its maker promises it ({type(fault).__name__}); "
+            "legal is a promise that holds. Ask for a "
             "model without branches on data, or strike the promise."
         )
     apart, limit = float(np.abs(made - case.run(rows)).max()), case.gate.golden_tolerance

@@ -60,8 +60,8 @@ def licence(case: Case) -> Finding:
     except FedpactError as fault:
         return judged(str(fault), said)
     return judged(
-        f"Its licence is {said!r}; the policy allows {', '.join(allowed) or 'none'}. Ask your "
-        "lawyers, or ask its maker for another licence."
+        f"Its licence is {said!r}; legal by the policy are {', '.join(allowed) or 'none'}. Ask "
+        "your lawyers, or ask its maker for another licence."
         if not legal
         else "",
         said,

@@ -174,7 +174,7 @@ def paired(one: Array, two: Array, confidence: float) -> tuple[float, float, flo
 
     >>> one, two = np.array([True] * 30 + [False] * 70), np.array([False] * 90 + [True] * 10)
     >>> [round(x, 3) for x in paired(one, two, 0.95)]
-    [0.2, 0.08, 0.313]
+    [0.2, 0.079, 0.313]
 
     References:
         Agresti & Min (2005), Statistics in Medicine 24, 729-740, doi 10.1002/sim.1781.
