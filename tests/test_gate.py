@@ -243,6 +243,7 @@ SOFTER: dict[str, tuple[int, str, Callable[[World], World]]] = {
     "an unknown format": (10, BLOCK, lambda w: w.of(exports=("onnx",))),
     "too many MFLOPs": (11, BLOCK, lambda w: replace(w, gate={"max_training_mflops": 0.001})),
     "too dear to retrain": (14, BLOCK, lambda w: replace(w.meets(arm=cost_of), gate=cheap())),
+    "a gain that may be none": (14, WARN, lambda w: replace(w, gate={"margin": 0.3})),
     "a gain below the margin": (14, BLOCK, lambda w: replace(w, gate={"margin": 0.9})),
     "no split size": (17, BLOCK, lambda w: carded(w, metrics="accuracy 0.95")),
     "another round on the card": (17, BLOCK, lambda w: carded(w, round="2")),
@@ -294,6 +295,30 @@ def test_variants_of_faults_warn_or_block_in_their_check(case: str, world: World
     wrong, _, do = adoption.checks[number - 1].reason.rpartition(". ")
     assert wrong
     assert do.endswith(".") or wrong.endswith(".")
+
+
+def test_a_model_may_be_judged_by_its_own_answers(world: World) -> None:
+    own = receiver()
+    assert own.labels is not None
+    gate = {"checks": (1, 2, 3, 4, 14), "demanded": (), "judged_by": "answers"}
+    answers = replace(world, gate=gate).judge()
+    assert speaking(answers) == {}
+    value = answers.checks[13].value
+    assert isinstance(value, dict)
+    assert value["judged_by"] == "answers"
+    made = outputs_of(peer(), own.features).argmax(1)
+    assert float(value["offered"]) == pytest.approx(np.mean(made == own.labels), abs=0.02)
+    # Unsure by temperature, it still ranks classes as before: its answers are as good.
+    unsure_one = replace(with_weights(world, unsure), folder=world.folder.parent / "b", gate=gate)
+    assert speaking(unsure_one.judge()) == {}
+    shuffled = replace(with_weights(world, swapped), folder=world.folder.parent / "c", gate=gate)
+    assert speaking(shuffled.judge()) == {14: BLOCK}
+
+
+def swapped(weights: dict[str, Array]) -> None:
+    """Answers 1 for 0, and so on; its features are as good as before."""
+    for name in ("2.weight", "2.bias"):
+        weights[name] = np.roll(weights[name], 1, axis=0)
 
 
 def test_a_mapping_of_class_names_orders_its_outputs(world: World) -> None:
@@ -609,6 +634,7 @@ def test_the_open_gate_adopts_what_can_be_read_and_nothing_else(
         ("card_fields", ["fee"]),
         ("allow_unsigned", 1),
         ("batch", 0),
+        ("judged_by", "price"),
         ("confidence", 1.0),
         ("licences", "MIT"),
     ],

@@ -21,6 +21,7 @@ from parties.reuse.checks import BLOCK, SKIPPED, WARN, Case, Finding, Receiver, 
 from parties.reuse.manifest import Manifest
 
 DANGEROUS = (1, 2, 3, 4)
+JUDGES = ("probe", "answers")
 MOST_REASON = 1000  # characters; names in it are the maker's
 
 
@@ -47,8 +48,10 @@ class Gate:
         max_inference_mb, max_training_mb: peak megabytes of tensors.
         max_median_ms, max_p95_ms: of a pass, of one case and of a batch.
         latency_repeats: passes that are timed.
+        judged_by: "probe": by a linear classifier on its features, which is what a firm gains that
+            retrains it; "answers": by its own, which is what a firm gains that uses it as it is.
         probe_labels: labelled cases a class that a probe is fitted on; None: half of them all.
-        margin: accuracy that a probe on its features must gain over the own model.
+        margin: accuracy that must be gained over the own model.
         confidence: of the interval of that gain.
         max_arm: largest ARM, where the firm measures one.
         max_ece: largest expected calibration error; ece_bins: its bins.
@@ -78,6 +81,7 @@ class Gate:
     max_median_ms: float | None = 500.0
     max_p95_ms: float | None = 1_000.0
     latency_repeats: int = 20
+    judged_by: str = "probe"
     probe_labels: int | None = 10
     margin: float = 0.0
     confidence: float = 0.95
@@ -115,6 +119,7 @@ class Gate:
         for name in ("max_ece", "max_confident_errors", "max_drop"):
             value = getattr(self, name)
             self._legal(name, is_number(value) and 0 <= value <= 1, "a share from 0 to 1")
+        self._legal("judged_by", self.judged_by in JUDGES, " or ".join(JUDGES))
         few = self.probe_labels is None or is_whole(self.probe_labels, 1)
         self._legal("probe_labels", few, "a whole number >= 1, or null for half of all cases")
         within = is_number(self.margin) and -1 <= self.margin <= 1

@@ -62,7 +62,8 @@ class Receiver:
         classes: its ordered class names.
         features, labels: own labelled cases (n, ...) float32 and (n,) int64, which neither its own
             nor the offered model was trained on; None where it has none.
-        own: its own model, logits from features, on the same device; it is left in eval mode.
+        own: its own model, logits from features as they come (where it wants them turned upright,
+            it does so itself), on the same device; it is left in eval mode.
         mapping: the maker's class name -> the firm's, where they differ.
         transforms: name -> what its sensors do to features; None: the four turns of square images.
         canonicalize: features -> features turned upright, where it does that.

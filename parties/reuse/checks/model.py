@@ -189,7 +189,7 @@ def software(case: Case) -> Finding:
             found = platform.python_version() if name == "python" else version(name)
         except PackageNotFoundError:
             return judged(
-                f"It needs {name} {wanted}, which is not installed; legal is to have it. Install it."
+                f"It needs {name} {wanted}, and there is none; legal is to have it. Install it."
             )
         try:
             satisfied = SpecifierSet(wanted).contains(found, prereleases=True)

@@ -30,6 +30,7 @@ SURE = 0.9  # a wrong answer with more confidence is a confident error
 def probe(case: Case) -> Finding:
     """Check 14: a linear classifier on its features beats the own model, and an untrained copy.
 
+    With the policy's `judged_by: answers` its own answers must, as where a model is used as it is.
     On some of the firm's cases the probe is fitted, on the others it is compared. It blocks
     where the gain in accuracy is below the margin, or not above an untrained copy's beyond doubt;
     it warns where the gain is above the margin but its interval reaches below.
@@ -46,30 +47,33 @@ def probe(case: Case) -> Finding:
             "classes or more. Give more labelled cases."
         )
     right = {}
-    for name, model in (("probe", case.module), ("untrained", case.untrained())):
-        if _has_features(model):
+    for name, model in (("offered", case.module), ("untrained", case.untrained())):
+        if case.gate.judged_by == "probe" and _has_features(model):
             right[name] = _probed(model, features, labels, fitted, tested)
-        elif (order := case.columns()) is None:
-            return skipped("It has no hidden layer to probe, and its classes are not the firm's.")
+        elif (order := case.columns()) is None or case.missing_head:
+            return skipped("There is nothing to probe, and it gives no answers in your classes.")
         else:  # what it answers is all that it offers
             answers = case.run(features[tested], model.eval())[:, order].argmax(1)
             right[name] = np.asarray(answers == labels[tested])
     own = case.receiver.own
     if own is not None:
-        made = case.run(features[tested], own.eval())
+        assert case.receiver.features is not None
+        made = case.run(case.receiver.features[tested], own.eval())
         right["own"] = np.asarray(made.argmax(1) == labels[tested])
     gate = case.gate
     value: dict[str, Any] = {k: float(v.mean()) for k, v in right.items()}
     limit: dict[str, Any] = {"gain": gate.margin, "arm": gate.max_arm}
-    value["cases"] = len(tested)
+    probed = gate.judged_by == "probe" and _has_features(case.module)
+    it = "A probe on its features" if probed else "It"
+    value |= {"cases": len(tested), "judged_by": "probe" if probed else "answers"}
     arm = case.receiver.arm
     if arm is not None:
         value["arm"] = float(arm(case.module, features))
-    _, least, _ = paired(right["probe"], right["untrained"], gate.confidence)
+    _, least, _ = paired(right["offered"], right["untrained"], gate.confidence)
     value["over_untrained_at_least"] = least
     if not least > 0:
         return judged(
-            f"Its features serve no better than an untrained copy's ({value['probe']:.3f} against "
+            f"It serves no better than an untrained copy's ({value['offered']:.3f} against "
             f"{value['untrained']:.3f} right, the gain may be {least:.3f}); legal is a gain above "
             "0 beyond doubt. It has learned nothing that helps here: refuse it.",
             value,
@@ -84,22 +88,23 @@ def probe(case: Case) -> Finding:
         )
     if own is None:
         return judged("", value, limit)
-    gain, least, most = paired(right["probe"], right["own"], gate.confidence)
+    gain, least, most = paired(right["offered"], right["own"], gate.confidence)
     value |= {"gain": gain, "gain_at_least": least, "gain_at_most": most}
     if gain < gate.margin:
         return judged(
-            f"A probe on its features gains {gain:.3f} of accuracy over your own model (from "
+            f"{it} gains {gain:.3f} of accuracy over your own model (from "
             f"{least:.3f} to {most:.3f}); legal is {gate.margin:g} or more. Keep your own model.",
             value,
             limit,
         )
     if least < gate.margin:
-        needed = math.ceil(len(tested) * ((gain - least) / max(gain - gate.margin, 1e-9)) ** 2)
+        ahead = (gain - gate.margin) / (gain - least)  # 1 where it would be decided
+        needed = f"{math.ceil(len(tested) / ahead**2):,}" if ahead > 1e-3 else "Too many"
         return Finding(
             WARN,
-            f"It gains {gain:.3f} of accuracy over your own model, but from {least:.3f} to "
-            f"{most:.3f} is possible and {gate.margin:g} is asked for. About {needed} cases to "
-            "test on would decide.",
+            f"{it} gains {gain:.3f} of accuracy over your own model, but from {least:.3f} to "
+            f"{most:.3f} is possible and {gate.margin:g} is asked for. {needed} cases to test "
+            "on would decide: give more, or lower the margin.",
             value,
             limit,
         )
@@ -204,7 +209,8 @@ def reliability(case: Case) -> Finding:
         "accuracy": float(right.mean()),
     }
     if case.receiver.own is not None:
-        own = case.run(features, case.receiver.own.eval()).argmax(1)
+        assert case.receiver.features is not None
+        own = case.run(case.receiver.features, case.receiver.own.eval()).argmax(1)
         value["disagreement"] = float(np.mean(own != answers))
     limits = {"ece": case.gate.max_ece, "confident_errors": case.gate.max_confident_errors}
     over = [f"{k} is {value[k]:.3f}, legal is {v:g}" for k, v in limits.items() if value[k] > v]
