@@ -35,7 +35,7 @@ from parties.reuse.manifest import (
 from parties.training import Training, load_weights, weights_of
 
 CLASSES = tuple(str(digit) for digit in range(10))
-BACKBONE = Mlp(widths=(64,))
+BACKBONE = Mlp(widths=(24,))
 TRAINING = Training(epochs=12, batch_size=64, learning_rate=0.1)
 KINDS = {describe(Mlp())["class"]: Mlp, describe(Cnn())["class"]: Cnn}
 PARENT = "a" * 64
