@@ -16,6 +16,7 @@ from parties.exchange import FedpactError
 from parties.reuse.arm import Arm
 from parties.reuse.leep import Leep
 from parties.reuse.profile import Profile
+from simulations.campaigns import arm_digits
 from simulations.campaigns.arm_digits import COLUMNS, MEASURES, ArmDigits
 from simulations.campaigns.arm_table import correlations, facts_of, table_of
 from simulations.campaigns.offered import Parts
@@ -166,8 +167,9 @@ def test_a_killed_campaign_goes_on_and_measures_nothing_twice(
     assert history[[*MEASURES]].notna().all(axis=None)
     assert (history["epochs"] <= 2).all()
     curves = pd.read_csv(run / "curves.csv", index_col=["case", "run"])
-    assert curves.shape == (8, 9)
-    kept = curves.xs("kept", level="run").loc[history["case"]]
+    assert curves.shape == (8, 10)
+    readings = curves.drop(columns="cpu_seconds_epoch")
+    kept = readings.xs("kept", level="run").loc[history["case"]]
     np.testing.assert_allclose(kept.max(axis=1), history["ceiling"], atol=1e-4)
     there = (kept.to_numpy() >= history[["ceiling"]].to_numpy() - 0.0201).argmax(1) / 4
     np.testing.assert_array_equal(there, history["epochs"])
@@ -181,31 +183,38 @@ def test_a_killed_campaign_goes_on_and_measures_nothing_twice(
     assert all(name in page.tables[0] for name in MEASURES)
     assert not [a for _, a in page.tags if "src" in a or "href" in a]
 
-    # Killed in the third row: two are whole, the third is cut off.
+    # Killed in the third row, then the curves of the third pair's second run: cut off as well.
     whole = (run / "history.csv").read_text().splitlines(keepends=True)
     (run / "history.csv").write_text("".join(whole[:3]) + whole[3][:60])
+    lines = (run / "curves.csv").read_text().splitlines(keepends=True)
+    (run / "curves.csv").write_text("".join(lines[:6]) + lines[6][:40])
     judged: list[str] = []
-    curve = ArmDigits._curve
+    curve = arm_digits.curve
 
-    def counted(self: ArmDigits, *parts: Any) -> Any:
+    def counted(*parts: Any) -> Any:
         judged.append("curve")
-        return curve(self, *parts)
+        return curve(*parts)
 
-    monkeypatch.setattr(ArmDigits, "_curve", counted)
+    monkeypatch.setattr(arm_digits, "curve", counted)
     again = here(f"resume={run}")
     assert again.returncode == 0, again.stderr
-    assert len(judged) == 2 * 2
+    assert len(judged) == 3
+    assert (run / "curves.csv").read_text().splitlines(keepends=True)[:6] == lines[:6]
     after = (run / "history.csv").read_text().splitlines(keepends=True)
     assert after[:3] == whole[:3]
     again_curves = pd.read_csv(run / "curves.csv", index_col=["case", "run"])
-    pd.testing.assert_frame_equal(again_curves, curves)
+    pd.testing.assert_frame_equal(again_curves.drop(columns="cpu_seconds_epoch"), readings)
     timed = [c for c in COLUMNS if c.endswith("_ms") or c == "cpu_seconds_epoch"]
     pd.testing.assert_frame_equal(
         pd.read_csv(run / "history.csv").drop(columns=timed), history.drop(columns=timed)
     )
     judged.clear()
+    (run / "history.csv").unlink()  # the measures are taken again, and nothing is trained
     assert here(f"resume={run}").returncode == 0
     assert not judged
+    pd.testing.assert_frame_equal(
+        pd.read_csv(run / "history.csv").drop(columns=timed), history.drop(columns=timed)
+    )
 
 
 def test_a_dry_run_tells_the_plan_and_measures_nothing(

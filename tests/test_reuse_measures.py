@@ -297,7 +297,8 @@ def changed(**arrays: Any) -> dict[str, Array]:
         ({"deviations/000/0": -np.ones(3, np.float32)}, "below 0"),
         ({"mean": np.zeros(4)}, r"mean is not .* \(3,\)"),
         ({"covariance": np.zeros((3, 4))}, r"covariance is not .* \(3, 3\)"),
-        ({"class_sums": np.zeros((2, 4))}, "class_sums is not"),
+        ({"class_sums": np.zeros((2, 4))}, r"mean is not .* \(4,\)"),
+        ({"class_sums": np.array(3.0)}, "mean is not"),
     ],
 )
 def test_a_card_that_does_not_fit_together_is_refused(arrays: dict[str, Any], problem: str) -> None:
@@ -581,6 +582,16 @@ def test_places_are_averaged_before_normalization_and_activation() -> None:
     with torch.no_grad():
         expected = sequence.embed(torch.from_numpy(tokens)).mean(1).numpy()  # type: ignore[operator]
     np.testing.assert_allclose(look(sequence, tokens, rng()).layers["embed"], expected, atol=1e-6)
+
+
+def test_the_embedding_is_what_the_classifier_takes_in() -> None:
+    for kind, (model, shape, _) in MODELS.items():
+        features = rng().normal(size=(23, *shape)).astype(np.float32)
+        seen = look(model, features, rng(), batch=5)
+        head = model.head if hasattr(model, "head") else model[-1]  # type: ignore[index]
+        logits = seen.embedding @ head.weight.detach().numpy().T + head.bias.detach().numpy()
+        np.testing.assert_allclose(logits, seen.logits, atol=1e-5, err_msg=kind)
+    assert look(plain(3), cases(5, 3), rng(), hidden=False).embedding.shape == (5, 0)
 
 
 def test_of_many_cases_some_are_drawn_and_their_labels_go_with_them() -> None:

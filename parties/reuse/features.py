@@ -3,7 +3,8 @@
 Looked at are the outputs of Conv and Linear modules, before normalization and activation. The last
 one that runs is the classifier and is left out. The output of a convolution is averaged over its
 places (height and width, or length), that of a Linear on a sequence over the sequence, so that of n
-cases (n, filters) numbers remain; nothing larger than a batch is ever kept.
+cases (n, filters) numbers remain; nothing larger than a batch is ever kept. What the classifier
+takes in is the embedding.
 """
 
 from __future__ import annotations
@@ -31,18 +32,15 @@ class Seen:
 
     Args:
         layers: layer -> (n, filters) float32, in the order in which they ran; {} where not noted.
+        embedding: (n, d) float64, what the classifier takes in; d is 0 where not noted.
         logits: (n, classes) float64.
         rows: (n,) which of the given cases these are.
     """
 
     layers: Mapping[str, Array]
+    embedding: Array
     logits: Array
     rows: Array
-
-    @property
-    def embedding(self) -> Array:
-        """The last layer before the classifier, (n, filters) float64."""
-        return self.layers[list(self.layers)[-1]].astype(np.float64)
 
     @property
     def probabilities(self) -> Array:
@@ -80,12 +78,14 @@ def look(
     rows = chosen(len(features), rng, most)
     device = _device(model)
     kept: dict[str, list[Array]] = {}
+    entered: list[Array] = []
     logits = []
-    with _evaluated(model), torch.inference_mode(), _hooked(model, kept, hidden) as begin:
+    with _evaluated(model), torch.inference_mode(), _hooked(model, kept, hidden) as ran:
         for part in np.split(rows, range(batch, len(rows), batch)):
-            begin(len(part))
+            ran.begin(len(part))
             inputs = torch.from_numpy(np.ascontiguousarray(features[part])).to(device)
             logits.append(model(inputs).double().cpu().numpy())
+            entered.append(ran.embedding())
     names = list(kept)[:-1] if hidden else []
     if hidden and not names:
         raise FedpactError(
@@ -93,55 +93,74 @@ def look(
             "look at. Judge it by zero_shot or leep, or give a model with hidden layers."
         )
     layers = {name: np.concatenate(kept[name]) for name in names}
-    return Seen(layers, np.concatenate(logits), rows)
+    return Seen(layers, np.concatenate(entered), np.concatenate(logits), rows)
+
+
+@final
+class _Pass:
+    """Notes what every layer puts out; a layer that runs again in a pass is another one: name#2."""
+
+    def __init__(self, kept: dict[str, list[Array]]) -> None:
+        self._kept = kept
+        self._times: dict[str, int] = {}
+        self._cases = 0
+        self._last: tuple[nn.Module, torch.Tensor] | None = None
+
+    def begin(self, cases: int) -> None:
+        """A batch comes."""
+        self._times, self._cases, self._last = {}, cases, None
+
+    def note(self, name: str, module: nn.Module, entered: torch.Tensor, out: torch.Tensor) -> None:
+        """A layer has run."""
+        if len(out) != self._cases:
+            raise FedpactError(
+                f"The layer {name!r} puts out {len(out)} rows for {self._cases} cases; legal is "
+                "one a case. Keep the cases in the first dimension of every layer."
+            )
+        times = self._times[name] = self._times.get(name, 0) + 1
+        key = name if times == 1 else f"{name}#{times}"
+        self._kept.setdefault(key, []).append(_filters(out, module).float().cpu().numpy())
+        self._last = module, entered
+
+    def embedding(self) -> Array:
+        """What the last layer that ran took in, (cases, d)."""
+        if self._last is None:
+            return np.zeros((self._cases, 0))
+        module, entered = self._last
+        values: Array = _filters(entered, module).double().cpu().numpy()
+        return values
 
 
 @contextmanager
-def _hooked(
-    model: nn.Module, kept: dict[str, list[Array]], hidden: bool
-) -> Iterator[Callable[[int], None]]:
-    """Notes what every layer puts out; a layer that runs again in a pass is another one: name#2."""
-    times: dict[str, int] = {}
-    cases = 0
+def _hooked(model: nn.Module, kept: dict[str, list[Array]], hidden: bool) -> Iterator[_Pass]:
+    ran = _Pass(kept)
 
-    def begin(count: int) -> None:
-        nonlocal cases
-        cases = count
-        times.clear()
+    def hook(name: str) -> Callable[[nn.Module, Any, Any, torch.Tensor], None]:
+        def noted(module: nn.Module, args: Any, named: Any, out: torch.Tensor) -> None:
+            ran.note(name, module, args[0] if args else named["input"], out)
 
-    def note(name: str) -> Callable[[nn.Module, Any, torch.Tensor], None]:
-        def hook(module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-            times[name] = times.get(name, 0) + 1
-            key = name if times[name] == 1 else f"{name}#{times[name]}"
-            if len(output) != cases:
-                raise FedpactError(
-                    f"The layer {name!r} puts out {len(output)} rows for {cases} cases; legal is "
-                    "one a case. Keep the cases in the first dimension of every layer."
-                )
-            kept.setdefault(key, []).append(_filters(output, module).float().cpu().numpy())
-
-        return hook
+        return noted
 
     handles = [
-        module.register_forward_hook(note(name))
+        module.register_forward_hook(hook(name), with_kwargs=True)
         for name, module in model.named_modules()
         if hidden and isinstance(module, LAYERS)
     ]
     try:
-        yield begin
+        yield ran
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _filters(output: torch.Tensor, module: nn.Module) -> torch.Tensor:
-    """One number a case and filter, (n, filters)."""
-    if output.dim() == 2:
-        return output
-    places = tuple(range(1, output.dim() - 1))
+def _filters(values: torch.Tensor, module: nn.Module) -> torch.Tensor:
+    """One number a case and filter, (n, filters), of what a layer puts out or takes in."""
+    if values.dim() == 2:
+        return values
+    places = tuple(range(1, values.dim() - 1))
     if not isinstance(module, nn.Linear):
-        places = tuple(range(2, output.dim()))
-    return output.mean(dim=places)
+        places = tuple(range(2, values.dim()))
+    return values.mean(dim=places)
 
 
 @contextmanager

@@ -20,8 +20,8 @@ from parties.reuse.profile import Source
 class Frechet(ReuseMeasure):
     """|m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)); smaller means cheaper retraining.
 
-    m, C and m', C' are the means and covariances of the embedding (the last hidden layer's
-    outputs) for the source's data, from its profile card, and for the firm's. No labels. It
+    m, C and m', C' are the means and covariances of the embedding (what the classifier takes
+    in) for the source's data, from its profile card, and for the firm's. No labels. It
     depends on the scale of the embedding: compare models of one architecture by it.
 
     Raises:
@@ -49,7 +49,7 @@ class Frechet(ReuseMeasure):
         embedding = look(model, target.features, rng).embedding
         if len(card.mean) != embedding.shape[1]:
             raise FedpactError(
-                f"The profile card's embedding has {len(card.mean)} filters, the model's "
+                f"The profile card's embedding has {len(card.mean)} numbers, the model's "
                 f"{embedding.shape[1]}. Use the card that came with this model."
             )
         mean = embedding.mean(axis=0)

@@ -1,7 +1,7 @@
 """The profile card: what travels with a model in the place of the data that it was trained on.
 
-For every filter of every layer nine quantiles and the standard deviation of its output; for the
-last layer before the classifier also its mean, covariance and sum by class. Nothing of a case.
+For every filter of every layer nine quantiles and the standard deviation of its output; of the
+embedding (what the classifier takes in) its mean, covariance and sum by class. Nothing of a case.
 """
 
 from __future__ import annotations
@@ -59,7 +59,6 @@ class Profile:
             f"quantiles are of {list(self.quantiles)}, deviations of {list(self.deviations)}; "
             "legal are the same layers",
         )
-        width = 0
         for layer, values in self.quantiles.items():
             shape, width = values.shape, values.shape[-1]
             _check(
@@ -71,6 +70,8 @@ class Profile:
             spread = self.deviations[layer]
             _fits(spread, (width,), f"deviations of {layer!r}")
             _check(bool(np.all(spread >= 0)), f"deviations of {layer!r} are below 0")
+        told = [v for v in (self.class_sums, self.covariance, self.mean) if v is not None]
+        width = told[0].shape[-1] if told and told[0].ndim else 0
         if self.mean is not None:
             _fits(self.mean, (width,), "mean")
         if self.covariance is not None:

@@ -20,7 +20,7 @@ from parties.reuse.profile import Source
 class Resque(ReuseMeasure):
     """Mean over classes of arccos(cos(u_c, v_c)) / pi, from 0 to 1; smaller means cheaper.
 
-    u_c and v_c are the sums of the embedding (the last hidden layer's outputs) over class c, of the
+    u_c and v_c are the sums of the embedding (what the classifier takes in) over class c, of the
     source's data, from its profile card, and of the firm's. Classes that one of them lacks are left
     out; a sum that is zero counts as a right angle, 1/2.
 
@@ -50,8 +50,8 @@ class Resque(ReuseMeasure):
         labels, embedding = labels_of(target, seen.rows), seen.embedding
         if sums.shape[1] != embedding.shape[1]:
             raise FedpactError(
-                f"The profile card's class sums are of {sums.shape[1]} filters, the model's last "
-                f"hidden layer has {embedding.shape[1]}. Use the card that came with this model."
+                f"The profile card's class sums are of {sums.shape[1]} numbers, the model's "
+                f"embedding has {embedding.shape[1]}. Use the card that came with this model."
             )
         shared = [c for c in np.unique(labels) if c < len(sums) and np.any(sums[c])]
         if not shared:

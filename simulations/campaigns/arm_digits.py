@@ -25,7 +25,8 @@ measure judges every pair; then the model is retrained, and a new one trained, t
     <measure>_ms          CPU milliseconds that it took
 
 `curves.csv` has two rows a pair: the held-out accuracy after each quarter epoch of retraining
-("kept") and of the new model ("new").
+("kept") and of the new model ("new"). What is in it is not trained again: without history.csv, a
+resumed campaign takes the measures anew and leaves the rest as it was.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -88,6 +89,8 @@ MEASURES: dict[str, ReuseMeasure] = {
     "linear_probe": LinearProbe(),
 }
 Append = Callable[[Mapping[str, object]], object]
+Readings = tuple[Mapping[tuple[str, str], Mapping[str, str]], Append]
+"""Curves that are known, by case and run, and where to note further ones."""
 """Puts a row on disk."""
 COLUMNS = [
     *("case", "model", "architecture", "seed", "shift", "kind", "level"),
@@ -161,6 +164,10 @@ class ArmDigits(Campaign):
     def _training(self, epochs: int, schedule: str) -> Training:
         return Training(epochs, self.batch_size, self.learning_rate, 0.0, 0.0, schedule)
 
+    @property
+    def _points(self) -> list[str]:
+        return [f"{quarter / 4:g}" for quarter in range(4 * self.longest + 1)]
+
     def plan(self) -> list[str]:
         return [
             f"{len(self.models)} models x {len(self.shifts)} shifts x {len(MEASURES)} measures; "
@@ -170,10 +177,10 @@ class ArmDigits(Campaign):
     def run(self, folder: RunFolder) -> list[str]:
         path = folder.path / "history.csv"
         done = {row["case"] for row in _whole_rows(path)}
-        curves = ["case", "run", *(f"{q / 4:g}" for q in range(4 * self.longest + 1))]
+        columns = ["case", "run", "cpu_seconds_epoch", *self._points]
         with (
-            _table(path, COLUMNS, done) as history,
-            _table(folder.path / "curves.csv", curves, done) as readings,
+            _table(path, COLUMNS) as history,
+            _table(folder.path / "curves.csv", columns) as readings,
         ):
             for model in self.models:
                 left = [s for s in self.shifts if f"{model}-{s}" not in done]
@@ -199,28 +206,24 @@ class ArmDigits(Campaign):
         log.info(
             "%s: %.1f %% of clean held-out digits, card of %d bytes", name, 100 * clean, card.size
         )
+        known = {(r["case"], r["run"]): r for r in _whole_rows(folder.path / "curves.csv")}
+        table = known, readings
         for shift in shifts:
             spoiled = SHIFTS[shift]
             (ids, plain, own), (test_ids, test, truth) = parts.firm, parts.held_out
             seen, judged = spoiled.see(plain, ids, seed), spoiled.see(test, test_ids, seed)
             measured = _measured(model, Source(card, features, labels), plain, Target(seen, own))
-            new = ARCHITECTURES[architecture](random_seed(seed, "new"))
-            (kept, seconds), (fresh, _) = (
-                curve(
-                    self._training(1, "constant"),
-                    start,
-                    (seen, own),
-                    (judged, truth),
-                    self.longest,
-                    random_seed(seed, name, shift),
-                )
-                for start in (deepcopy(model), new)
-            )
-            enough = kept.max() - self.margin
+            starts = {
+                "new": ARCHITECTURES[architecture](random_seed(seed, "new")),
+                "kept": model,
+            }
+            runs = [
+                self._retrained(f"{name}-{shift}", run, start, (seen, own), (judged, truth), table)
+                for run, start in starts.items()
+            ]
+            (fresh, _), (kept, seconds) = runs
+            enough = kept.max() - self.margin - 1e-9
             steady = np.convolve(kept, np.full(4, 0.25), "valid").max()
-            for run, found in (("kept", kept), ("new", fresh)):
-                points = {f"{q / 4:g}": value for q, value in enumerate(found.round(4))}
-                readings({"case": f"{name}-{shift}", "run": run, **points})
             history(
                 {
                     "case": f"{name}-{shift}",
@@ -238,13 +241,35 @@ class ArmDigits(Campaign):
                     "epochs": first(kept >= enough),
                     "scratch_epochs": first(fresh >= enough),
                     "steady_ceiling": steady,
-                    "steady_epochs": first(kept >= steady - self.margin),
+                    "steady_epochs": first(kept >= steady - self.margin - 1e-9),
                     "cpu_seconds_epoch": seconds,
                     "card_bytes": card.size,
                     **measured,
                 }
             )
             log.info("%s, %s: %s epochs", name, shift, first(kept >= enough))
+
+    def _retrained(
+        self,
+        case: str,
+        run: str,
+        start: nn.Module,
+        own: tuple[Array, Array],
+        judged: tuple[Array, Array],
+        table: Readings,
+    ) -> tuple[Array, float]:
+        """Held-out accuracy by quarter epoch, and CPU seconds an epoch; from the table if there."""
+        known, readings = table
+        found = known.get((case, run))
+        if found is not None:
+            values = np.array([float(found[point]) for point in self._points])
+            return values, float(found["cpu_seconds_epoch"])
+        training = self._training(1, "constant")
+        seed = random_seed("retraining", case)
+        values, seconds = curve(training, deepcopy(start), own, judged, self.longest, seed)
+        points = dict(zip(self._points, values, strict=True))
+        readings({"case": case, "run": run, "cpu_seconds_epoch": seconds, **points})
+        return values, seconds
 
 
 def _measured(
@@ -273,12 +298,12 @@ def _whole_rows(path: Path) -> list[dict[str, str]]:
 
 
 @contextmanager
-def _table(path: Path, columns: Sequence[str], done: Container[str]) -> Iterator[Append]:
-    """Append to a table of which the rows of finished cases are kept, and no others."""
+def _table(path: Path, columns: Sequence[str]) -> Iterator[Append]:
+    """Append to a table whose whole rows are kept."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row for row in _whole_rows(path) if row["case"] in done)
+    writer.writerows(_whole_rows(path))
     write_whole(path, text.getvalue().encode())
     with path.open("a", newline="", buffering=1) as file:
         yield csv.DictWriter(file, columns, lineterminator="\n").writerow
