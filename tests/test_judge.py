@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 from parties.backbones.cnn import Cnn
 from parties.backbones.mlp import Mlp
 from parties.datasets.digits import Digits
 from parties.exchange import FedpactError
+from parties.reuse.adoption import Adoption
+from parties.reuse.artifact import Golden, write_artifact
 from parties.reuse.calibration import calibrate
+from parties.reuse.card import CARD_FIELDS, Card
 from parties.reuse.history import History
 from parties.reuse.judge import Judge
+from parties.reuse.ledger import load
 from parties.reuse.linear_probe import LinearProbe
+from parties.reuse.manifest import Inputs, Manifest, Outputs, describe
 from parties.reuse.profile import Profile
+from parties.reuse.signing import make_keys
 from parties.reuse.zero_shot import ZeroShot
 from parties.shifts.rotation import Rotation
 from parties.training import Training, weights_of
@@ -145,6 +153,67 @@ def test_a_folder_with_a_manifest_names_its_own_backbone(told: Any, place: Path)
     code, _, err = told("model=artifact", "data=same.npz")
     assert code == 2  # the labels are numbers, the model's classes are letters
     assert "the model's classes are a, b, c" in err
+
+
+@pytest.fixture(scope="module")
+def artifact(place: Path) -> Path:
+    """The model as its maker would hand it over, signed."""
+    own = Digits(0, 2).split(0).training
+    model = Mlp((32,)).build(64, 10, 0)
+    TRAINING.fit(model, own.features, own.labels, 0)
+    some = own.features[:4]
+    with torch.inference_mode():
+        logits = model.eval()(torch.from_numpy(some)).numpy()
+    (place / "keys").mkdir()
+    secret, _ = make_keys(place / "keys", "alpha")
+    manifest = Manifest(
+        firm="alpha",
+        model="digits",
+        backbone=describe(Mlp((32,))),
+        inputs=Inputs((64,), 0.0, 1.0),
+        outputs=Outputs(tuple("0123456789")),
+        environment={"torch": ">=2"},
+        licence="MIT",
+        round=0,
+        contract="train_sharing",
+    )
+    card = Card(dict.fromkeys(CARD_FIELDS, "told") | {"licence": "MIT", "round": "0"})
+    card = Card({**card.fields, "parent": "none", "contract": "train_sharing"})
+    folder = place / "signed"
+    write_artifact(folder, manifest, weights_of(model), card, Golden(some, logits), secret)
+    return folder
+
+
+def test_the_gate_lets_a_signed_model_in_and_remembers_it(
+    told: Any, artifact: Path, place: Path, tmp_path: Path
+) -> None:
+    key = f"gate.keys.alpha={place / 'keys' / 'alpha.pub'}"
+    words = (f"model={artifact}", "data=same.npz", f"out={tmp_path}", f"ledger={tmp_path / 'l'}")
+    code, out, err = told(*words, "gate=fast", "gate.max_ece=0.3", f"+{key}")
+    assert code == 0, out + err
+    assert "gate: adopt" in out
+    assert "decision: as_is" in out
+    found = Adoption.from_json((tmp_path / "adoption.json").read_text())
+    assert found.adopted
+    pinned = load(tmp_path / "l").pinned("alpha", "digits")
+    assert pinned is not None
+    assert pinned.digest == found.digest
+
+
+def test_the_gate_keeps_a_model_out_that_was_changed_on_its_way(
+    told: Any, artifact: Path, place: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "changed"
+    shutil.copytree(artifact, folder)
+    content = bytearray((folder / "weights.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "weights.safetensors").write_bytes(content)
+    key = f"+gate.keys.alpha={place / 'keys' / 'alpha.pub'}"
+    code, out, _ = told(f"model={folder}", "data=same.npz", "gate=fast", key)
+    assert code == 1
+    assert "gate: refuse" in out
+    assert "block 1 files" in out
+    assert "decision:" not in out
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,9 @@ source=     those data themselves, where they are at hand
 history=    finished cases (a csv file), from which epochs and accuracy are forecast
 outcome=    measure: retrain it and train anew, here and now, and add the case to the history
 case=, kind=  names of that case and of its kind of shift
+gate=       fast or full: hold the adoption gate's checks on the folder first; a model that does not
+            pass is refused (exit status 1). gate.keys.alpha=FILE pins alpha's public key
+ledger=     a file in which the gate remembers what it saw and adopted
 out=        a new folder for judgement.json;  format=json prints it
 calibrate=  a history: how good are forecasts from it, and what would they have saved?
 
@@ -42,6 +45,7 @@ from parties.energy import Meter
 from parties.exchange import FedpactError
 from parties.reuse import ReuseMeasure, Target
 from parties.reuse.calibration import calibrate
+from parties.reuse.gate import Gate
 from parties.reuse.history import History
 from parties.reuse.judge import Epoch, Judge
 from parties.reuse.profile import Profile, Source
@@ -50,13 +54,14 @@ from simulations.build import build
 from simulations.campaigns.retraining import curve, first
 from simulations.judge import words
 from simulations.judge.data import read
+from simulations.judge.gating import examine, lines
 from simulations.judge.model import Offered, read_model
 from simulations.mistakes import explain
 from simulations.results import write_whole
 
 OWN = (
     *("model", "features", "data", "label", "card", "source", "history", "outcome", "case", "kind"),
-    *("out", "format", "calibrate", "seed"),
+    *("out", "format", "calibrate", "seed", "ledger"),
 )
 NUMBERS = ("features", "seed")
 TIMED = 512  # examples on which an epoch is timed
@@ -73,6 +78,7 @@ class Parts:
     judge: Judge
     training: Training
     meter: Meter
+    gate: Gate
     backbone: dict[str, Any] | None
 
 
@@ -85,6 +91,7 @@ def _parts(overrides: list[str]) -> Parts:
         build(plain["reuse"]),
         build(plain["training"]),
         build(plain["energy"]),
+        build(plain["gate"]),
         plain["backbone"] if named else None,
     )
 
@@ -161,12 +168,25 @@ def _epoch(parts: Parts, module: nn.Module, target: Target, seed: int) -> Epoch:
     return Epoch(whole, parts.meter.money(whole))
 
 
-def _judge(own: dict[str, str], overrides: list[str]) -> list[str]:
+def _judge(own: dict[str, str], overrides: list[str]) -> tuple[list[str], bool]:
+    """What to print, and whether the gate refused the model."""
     parts, seed = _parts(overrides), int(own.get("seed", "0"))
     torch.set_num_threads(1)
     offered = read_model(Path(own["model"]), parts.backbone, int(own.get("features", "0")))
     target = read(Path(own["data"]), own.get("label"), offered.inputs, offered.names)
     module = offered.module().to(parts.training.torch_device)
+    shown: list[str] = []
+    known: dict[str, Any] = {}
+    if parts.gate.checks:
+        ledger = Path(own["ledger"]) if "ledger" in own else None
+        device = str(parts.training.torch_device)
+        adoption = examine(parts.gate, Path(own["model"]), offered, target, ledger, device)
+        known["adoption"] = json.loads(adoption.to_json())
+        shown = [*lines(adoption), ""]
+        if "out" in own:
+            write_whole(Path(own["out"]) / "adoption.json", adoption.to_json().encode())
+        if not adoption.adopted:
+            return [json.dumps(known, indent=2)] if own.get("format") == "json" else shown, True
     source = _source(own, offered, module, seed)
     judge, left_out = _able(parts.judge, source, target)
     place = own.get("history") or judge.history
@@ -174,10 +194,8 @@ def _judge(own: dict[str, str], overrides: list[str]) -> list[str]:
     epoch = _epoch(parts, module, target, seed)
     rng = np.random.default_rng(seed)
     told = judge.judge(module, source, target, history, epoch, rng)
-    known = words.as_json(told, epoch.spent.known)
-    shown = list(
-        words.lines(told, {m.name: m for m in judge.measures}, left_out, epoch.spent.known)
-    )
+    known |= words.as_json(told, epoch.spent.known)
+    shown += words.lines(told, {m.name: m for m in judge.measures}, left_out, epoch.spent.known)
     if "outcome" in own:
         row = _outcome(own, parts, offered, target, seed)
         row |= {name: score.value for name, score in told.scores.items()}
@@ -191,7 +209,7 @@ def _judge(own: dict[str, str], overrides: list[str]) -> list[str]:
         text = json.dumps(known, indent=2) + "\n"
         write_whole(folder / "judgement.json", text.encode())
         shown.append(str(folder / "judgement.json"))
-    return [json.dumps(known, indent=2)] if own.get("format") == "json" else shown
+    return [json.dumps(known, indent=2)] if own.get("format") == "json" else shown, False
 
 
 def _outcome(
@@ -228,18 +246,19 @@ def _outcome(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 2 for a mistake that a person can mend."""
+    """Exit status 1 where the gate refuses the model, 2 for a mistake that a person can mend."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or {"-h", "--help"} & set(given):
         print(__doc__)
         return 0
     try:
         own, overrides = _words(given)
+        refused = False
         if "calibrate" in own:
             history = History.load(own["calibrate"])
             shown = list(words.calibrated(calibrate(_parts(overrides).judge, history, LONGEST)))
         else:
-            shown = _judge(own, overrides)
+            shown, refused = _judge(own, overrides)
     except FedpactError as fault:
         sys.stderr.write(f"fedpact: {fault}\n")
         return 2
@@ -247,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"fedpact: {explain(fault)}\n")
         return 2
     print("\n".join(shown))
-    return 0
+    return int(refused)
 
 
 if __name__ == "__main__":
