@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,6 +28,7 @@ from parties.reuse.artifact import (
     FILES,
     GOLDEN,
     MANIFEST,
+    MOST_GOLDEN,
     SIGNATURE,
     WEIGHTS,
     Parcel,
@@ -124,9 +126,9 @@ def signed_again(
     return {**content, name: found, MANIFEST: manifest, SIGNATURE: signature}
 
 
-def zipped(**members: bytes) -> bytes:
+def zipped(packing: int = zipfile.ZIP_DEFLATED, **members: bytes) -> bytes:
     packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(packed, "w", packing) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     return packed.getvalue()
@@ -140,7 +142,9 @@ def npy(array: Array, **kw: Any) -> bytes:
 
 @cache
 def golden_bomb() -> bytes:
-    return zipped(**{"inputs.npy": b"\0" * (1 << 27), "logits.npy": npy(np.zeros((1, 10)))})
+    """128 MB of zeros in 130 kB, otherwise as golden files are."""
+    many = npy(np.zeros((1 << 19, 64), np.float32))
+    return zipped(**{"inputs.npy": many, "logits.npy": npy(np.zeros((1 << 19, 1), np.float32))})
 
 
 def lying_bomb() -> bytes:
@@ -159,6 +163,11 @@ def golden_objects(marker: Path) -> bytes:
 def golden_named(name: str) -> bytes:
     rows = npy(np.zeros((1, 10), np.float32))
     return zipped(**{"inputs.npy": rows, name: rows})
+
+
+def golden_packed_by(packing: int) -> bytes:
+    rows = {"inputs.npy": digits()[0][:4], "logits.npy": np.zeros((4, 10), np.float32)}
+    return zipped(packing, **{name: npy(array) for name, array in rows.items()})
 
 
 def huge_npy() -> bytes:
@@ -187,6 +196,7 @@ def enemies(marker: Path) -> dict[str, tuple[str, bytes]]:
         "zip bomb that lies": (GOLDEN, lying_bomb()),
         "member above the folder": (GOLDEN, golden_named("../logits.npy")),
         "absolute member": (GOLDEN, golden_named("/tmp/logits.npy")),
+        "another packing": (GOLDEN, golden_packed_by(zipfile.ZIP_BZIP2)),
         "2^31 rows in golden": (GOLDEN, zipped(**one)),
         "2^31 elements": (WEIGHTS, header({"a": entry([2**31], 0, 2**33)}, b"\0" * 64)),
         "2^62 x 8 elements": (WEIGHTS, header({"a": entry([2**62, 8], 0, 0)})),
@@ -218,6 +228,20 @@ def test_an_enemys_file_with_the_right_hash_and_signature_is_refused(
     with pytest.raises(ArtifactError):
         read_artifact(put(tmp_path / "artifact", spoilt))
     assert [p.name for p in tmp_path.iterdir()] == ["artifact"]
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked() -> None:
+    honest, lying = golden_bomb(), lying_bomb()
+    tracemalloc.start()
+    with pytest.raises(ArtifactError, match=r"unpacks to 1\d{8} bytes"):
+        read_arrays(honest, ("inputs", "logits"), MOST_GOLDEN)
+    with pytest.raises(ArtifactError):
+        read_arrays(lying, ("inputs", "logits"), MOST_GOLDEN)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 10e6
+    fair = golden_packed_by(zipfile.ZIP_STORED)
+    assert set(read_arrays(fair, ("inputs", "logits"), MOST_GOLDEN)) == {"inputs", "logits"}
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".pkl", ".PKL"])
