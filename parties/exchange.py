@@ -132,7 +132,8 @@ class Terms:
             contested: the firms compete for the same clients, or each serves its own cases.
         """
         seen = [
-            "the firm's declaration: name, number of training examples, tensor names and shapes",
+            "the firm's declaration: name, number of training examples, tensor names and shapes, "
+            "whether it trains for the others",
             "training losses, one number an epoch, and the seconds and energy that training took",
         ]
         if contested:
@@ -147,7 +148,8 @@ class Terms:
         if self.models:
             seen.append(
                 "trained weights, to combine or forward them (with strategy=donor also the "
-                "donor's profile card: quantiles, means and covariances of its layers' outputs)"
+                "donor's profile card: quantiles, means and covariances of its layers' outputs; "
+                "with strategy.precision=diagonal the diagonal of their Fisher information)"
             )
         if self.predictions:
             seen.append("predictions on contested clients, to forward them to the rival")
@@ -193,9 +195,10 @@ class Weights:
 
     @property
     def norm(self) -> float:
-        """L2 norm over all tensors."""
+        """L2 norm over all tensors but counters."""
+        floats = [a for a in self.arrays.values() if a.dtype.kind == "f"]
         with np.errstate(over="ignore"):
-            squares = [float(np.sum(np.square(a, dtype=np.float64))) for a in self.arrays.values()]
+            squares = [float(np.sum(np.square(a, dtype=np.float64))) for a in floats]
         return math.sqrt(math.fsum(squares)) if all(map(math.isfinite, squares)) else math.inf
 
 
@@ -426,6 +429,8 @@ class Declaration:
         examples: training examples it holds.
         validation, contested, held_out: how many clients or cases of each part it can answer for.
         tensors: tensor name -> shape of its model.
+        parameters: those of them that are trained (the others are buffers).
+        contributes: false: a free rider, who trains on nothing for the others.
     """
 
     firm: str
@@ -434,6 +439,8 @@ class Declaration:
     contested: int
     held_out: int
     tensors: Mapping[str, tuple[int, ...]]
+    parameters: tuple[str, ...] = ()
+    contributes: bool = True
 
     def __post_init__(self) -> None:
         _text(self.firm, "declaration.firm")
@@ -443,6 +450,9 @@ class Declaration:
         _require(
             isinstance(self.tensors, Mapping) and bool(self.tensors), "declaration names no tensor."
         )
+        _flag(self.contributes, "declaration.contributes")
+        known = isinstance(self.parameters, tuple) and set(self.parameters) <= set(self.tensors)
+        _require(known, "declaration.parameters are not among its tensors.")
         for name, shape in self.tensors.items():
             _require(isinstance(shape, tuple), f"declaration.tensors[{name!r}] is not a shape.")
             for size in shape:

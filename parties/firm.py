@@ -178,20 +178,23 @@ class Firm:
         module = self.backbone.build(split.training.features.shape[1], self.dataset.classes, 0)
         return Declaration(
             firm=self.name,
-            examples=len(self._parts(seed)[0].ids),
+            examples=len(split.training.ids),
             validation=size(split.validation),
             contested=size(split.contested),
             held_out=size(split.held_out),
             tensors={k: tuple(v.shape) for k, v in module.state_dict().items()},
+            parameters=tuple(k for k, _ in module.named_parameters()),
+            contributes=self.contributes,
         )
 
     def _train(self, offer: Offer, memory: Memory) -> Trained:
         if offer.terms.models and not self.contributes:
             return Trained(0, ())
         meter = self.energy.start(self.training.torch_device)
-        training, _ = self._parts(offer.seed)
+        together = offer.terms.models and offer.epochs > 0
+        training = self._parts(offer.seed)[0] if together else self._whole(offer.seed)
         examples = len(training.ids)
-        if offer.terms.models and offer.epochs:
+        if together:
             start = None if offer.model is None else dict(offer.model.arrays)
             arrays, losses = self._fit(offer.seed, offer.round, offer.epochs, start, offer.proximal)
         else:
@@ -229,8 +232,8 @@ class Firm:
         if not measure.compare and measure.model is not None:
             return self._score(dict(measure.model.arrays), cases, measure)
         mine, losses = self._own(measure.seed, memory)
-        passes = len(self._parts(measure.seed)[0].ids) * len(losses)
-        adopted, arrays, report = self._adopted(measure, mine, passes)
+        passes = len(self._whole(measure.seed).ids) * len(losses)
+        adopted, arrays, report = self._adopted(measure, mine, memory)
         own = self._losses(mine, cases, measure.seed)
         scored = own if adopted == "own" else self._losses(arrays, cases, measure.seed)
         gain = own.per_case - scored.per_case
@@ -262,16 +265,22 @@ class Firm:
         )
 
     def _adopted(
-        self, measure: Measure, own: dict[str, Array], passes: int
+        self, measure: Measure, own: dict[str, Array], memory: Memory
     ) -> tuple[str, dict[str, Array], ReuseReport | None]:
-        """What the model is that the firm would use, and how it judged it, if it did."""
-        offered = {"own": own}
-        for name, model in (("published", measure.model), ("last", measure.last)):
-            if model is not None:
-                offered[name] = dict(model.arrays)
-        if not measure.adopt or self.adopts == "published" or len(offered) == 1:
-            name = "own" if measure.model is None else "published"
-            return name, offered[name], None
+        """What the model is that the firm would use, and how it judged it, if it did.
+
+        Its own model is the one that it would have without the others, trained on all examples.
+        To compare, it trains another one without those that it keeps back.
+        """
+        offered = {
+            name: dict(model.arrays)
+            for name, model in (("published", measure.model), ("last", measure.last))
+            if model is not None
+        }
+        if measure.model is None:
+            return "own", own, None
+        if not measure.adopt or self.adopts == "published":
+            return "published", offered["published"], None
         fit, judging = self._parts(measure.seed)
         assert judging is not None
         if self.adopts == "judge":
@@ -287,14 +296,17 @@ class Firm:
             )
             told = adopter.adopt(measure.model)
             return told.name, own if told.arrays is None else told.arrays, told.report
+        rival, epochs = self._own(measure.seed, memory, whole=False)
         losses = {
             name: float(self._losses(arrays, judging, measure.seed).per_case.mean())
-            for name, arrays in offered.items()
+            for name, arrays in {"own": rival, **offered}.items()
         }
         best = min(losses, key=lambda name: losses[name])  # of equal ones the first: its own
-        # Whoever compares with its own model has trained it, whichever it uses in the end.
-        decision, more = ("scratch", 0) if best == "own" else ("as_is", passes)
-        return best, offered[best], ReuseReport(decision, passes=more)
+        # Whoever compares has trained the model to compare with, whichever it uses in the end.
+        report = ReuseReport(
+            "scratch" if best == "own" else "as_is", passes=len(epochs) * len(fit.ids)
+        )
+        return best, own if best == "own" else offered[best], report
 
     def _by_class(self, labels: Array, right: Array) -> tuple[tuple[int, int], ...]:
         classes = range(self.dataset.classes)
@@ -312,13 +324,20 @@ class Firm:
 
     # ----------------------------------------------------------------------- its own model
 
-    def _own(self, seed: int, memory: Memory) -> tuple[dict[str, Array], tuple[float, ...]]:
-        """The firm's own model of this seed, trained once and remembered."""
-        key = f"own/{seed}"
+    def _own(
+        self, seed: int, memory: Memory, whole: bool = True
+    ) -> tuple[dict[str, Array], tuple[float, ...]]:
+        """The firm's own model of this seed, trained once and remembered.
+
+        Args:
+            whole: trained on all of its examples; else without those that it keeps back.
+        """
+        key = f"own/{seed}" if whole else f"own/{seed}/kept back"
         if key not in memory.models:
-            arrays, losses = self._fit(seed, 0, self.training.epochs, None)
+            arrays, losses = self._fit(seed, 0, self.training.epochs, None, whole=whole)
             for stale in list(memory.models):
-                del memory.models[stale]
+                if stale.split("/")[1] != str(seed):
+                    del memory.models[stale]
             memory.models[key] = {**arrays, LOSSES: np.asarray(losses)}
         kept = dict(memory.models[key])
         return kept, tuple(float(v) for v in kept.pop(LOSSES))
@@ -330,8 +349,11 @@ class Firm:
         epochs: int,
         start: dict[str, Array] | None,
         proximal: float = 0.0,
+        whole: bool = False,
     ) -> tuple[dict[str, Array], tuple[float, ...]]:
         training, back = self._parts(seed)
+        if whole:
+            training = self._whole(seed)
         module = self._module(training.features, seed)
         if start is not None:
             load_weights(module, start)
@@ -368,6 +390,12 @@ class Firm:
         return self.backbone.build(
             features.shape[1], self.dataset.classes, random_seed(seed, "init")
         )
+
+    def _whole(self, seed: int) -> Examples:
+        """What the firm fits its own model on: everything, but for what its stopping watches."""
+        if self.training.stopping.needs_validation:
+            return self._parts(seed)[0]
+        return self.dataset.split(seed).training
 
     def _parts(self, seed: int) -> tuple[Examples, Examples | None]:
         """What the firm fits on, and what it keeps back to judge models by."""

@@ -60,6 +60,7 @@ def server_app(docket_of: Callable[[Context], Docket]) -> ServerApp:
                 case = replace(
                     case,
                     populations={n: d.examples + d.held_out for n, d in declared.items()},
+                    riders=tuple(n for n, d in sorted(declared.items()) if not d.contributes),
                 )
                 begin = docket.progress(case)
                 docket.file(hold_session(case, transport.ask, docket.nature, docket, begin))

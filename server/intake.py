@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -50,7 +51,8 @@ class Limits:
 
     Args:
         max_norm: largest L2 norm of a model's weights.
-        minimum_firms: below this number of usable answers a round is void and the run ends.
+        minimum_firms: a run ends where fewer firms enrol, or answer when models are measured. (A
+            round of training with too few for its rule is void, and the next one is held.)
         wait_s: seconds to wait for one round's answers.
     """
 
@@ -150,15 +152,16 @@ def _weights(weights: Weights, known: Declaration, limits: Limits) -> None:
             raise UnacceptableError(
                 f"{name} has shape {array.shape}, declared {known.tensors[name]}"
             )
+        if name in known.parameters and array.dtype.kind != "f":
+            raise UnacceptableError(f"{name} is trained, and came as {array.dtype}; send floats")
         if array.dtype not in (np.float32, np.float64, np.int64):
             raise UnacceptableError(
                 f"{name} has dtype {array.dtype}; legal are float32, float64, int64"
             )
         if not np.all(np.isfinite(array)):
             raise UnacceptableError(f"{name} holds values that are not finite")
-    for name, array in (weights.precision or {}).items():
-        if not np.all(np.isfinite(array)):
-            raise UnacceptableError(f"the precision of {name} holds values that are not finite")
+    if weights.precision is not None:
+        _precision(weights.precision, known, limits)
     for name, array in (weights.card or {}).items():
         if not np.all(np.isfinite(array)):
             raise UnacceptableError(f"the card's {name} holds values that are not finite")
@@ -166,6 +169,21 @@ def _weights(weights: Weights, known: Declaration, limits: Limits) -> None:
         raise UnacceptableError(
             f"the weights' norm {weights.norm:.3g} exceeds {limits.max_norm:.3g}"
         )
+
+
+def _precision(precision: Mapping[str, Array], known: Declaration, limits: Limits) -> None:
+    """Of every parameter and of nothing else, each within the square of the largest norm."""
+    odd = sorted(set(precision) ^ set(known.parameters))
+    if odd:
+        raise UnacceptableError(
+            f"the precision must be of every trained tensor and no other: {', '.join(odd)}"
+        )
+    for name, array in precision.items():
+        if not np.all(np.isfinite(array)) or np.any(array > limits.max_norm**2):
+            raise UnacceptableError(
+                f"the precision of {name} holds values that are not finite, or above "
+                f"{limits.max_norm**2:.3g}"
+            )
 
 
 def _predictions(request: Request, answer: Predictions, known: Declaration) -> None:

@@ -24,6 +24,7 @@ class Case:
 
     Args:
         populations: firm -> how many cases of its own it declared, where it has any.
+        riders: firms that declared that they train on nothing for the others.
         participation: which firms train in a round.
         watch: every firm scores the published model after each round.
     """
@@ -35,6 +36,7 @@ class Case:
     strategy: Strategy
     play: Play
     populations: Mapping[str, int] = field(default_factory=dict)
+    riders: tuple[str, ...] = ()
     participation: Participation = field(default_factory=Participation)
     watch: bool = False
 

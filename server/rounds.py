@@ -37,9 +37,11 @@ def hold_rounds(
         What the session has come to, and the last round's weights by firm.
     """
     progress, updates = begin, dict[str, Weights]()
+    if terms.models:
+        progress = replace(begin, riders=tuple(sorted({*begin.riders, *case.riders})))
     for turn in range(begin.state.turn, max(terms.rounds, 1)):
         progress, updates = _round(case, terms, ask, record, progress, turn)
-        if no_deal(case, progress.declined):
+        if no_deal(case, barred(case, progress)):
             break
         if terms.models and case.strategy.combines:
             if case.watch and progress.state.published is not None:
@@ -55,11 +57,12 @@ def barred(case: Case, progress: Progress) -> set[str]:
     return {*progress.declined, *(progress.riders if excluded else ())}
 
 
-def no_deal(case: Case, declined: Mapping[str, str]) -> bool:
-    """Whether a contract cannot be held without the firms that declined it."""
-    if not declined:
+def no_deal(case: Case, without: Iterable[str]) -> bool:
+    """Whether a contract cannot be held without the firms that declined it or are barred."""
+    left_out = set(without)
+    if not left_out:
         return False
-    return case.market.contested or len(case.firms) - len(declined) < 2
+    return case.market.contested or len(case.firms) - len(left_out) < 2
 
 
 def _round(
@@ -77,14 +80,14 @@ def _round(
         strategy.wants_precision and terms.models,
         strategy.wants_card and terms.models,
     )
-    asked = case.firms if alone else case.participation.asked(case.firms, case.seed, turn)
-    asked = tuple(name for name in asked if name not in barred(case, before))
+    asked = tuple(name for name in case.firms if name not in barred(case, before))
     if not alone:
-        asked = strategy.trainers(asked)
+        asked = strategy.trainers(case.participation.asked(asked, case.seed, turn))
     if len(asked) < strategy.fewest and not alone:  # nothing to combine
         _void(case, record, turn, asked)
         return replace(before, state=replace(state, turn=turn + 1)), {}
-    least = len(case.firms) if case.market.contested else 1 if len(asked) == 1 else None
+    # Too few answers make the round void; only a contest cannot do without one of its firms.
+    least = len(case.firms) if case.market.contested else None if alone else 0
     answers = ask(dict.fromkeys(asked, offer), least)
     failed = answers.faulty | answers.silent
     for status, firms in (("refused", answers.refused), ("excluded", failed)):

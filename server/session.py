@@ -58,7 +58,7 @@ def hold_session(
         "excluded": progress.excluded,
         "riders": progress.riders,
     }
-    if no_deal(case, progress.declined):
+    if no_deal(case, barred(case, progress)):
         # Too few are left to share with: all go on as if nothing had been offered.
         alone = hold_session(replace(case, contract=NoSharing()), ask, nature)
         return replace(alone, contract=case.contract.name, **fates)
@@ -68,6 +68,9 @@ def hold_session(
         else _own_cases(case, terms, ask, notes, progress)
     )
     published = progress.state.published
+    if terms.models and case.strategy.combines and published is None:
+        reason = "every round was void: there is no common model"
+        fates["excluded"] = {**dict.fromkeys(case.firms, reason), **progress.excluded}
     models = {"published": published} if published is not None else dict(updates)
     return replace(outcome, models=models, **fates)
 
@@ -193,6 +196,8 @@ def _own_cases(case: Case, terms: Terms, ask: Ask, record: Record, progress: Pro
     for name, (s, *_) in scores.items():
         if s.report is not None:
             record.adopted(_adoption(case, name, s.adopted, s.report))
+    # A donor's training for the others is that of its own model.
+    donated, paid = terms.models and case.strategy.local_epochs == 0, progress.passes
     sharing = [name for name in case.firms if name not in without]
     costs = market.costs(progress.passes, sharing if terms.models else ())
     return Outcome(
@@ -208,7 +213,7 @@ def _own_cases(case: Case, terms: Terms, ask: Ask, record: Record, progress: Pro
                 adopted=s.adopted,
                 cost=costs.get(name, 0.0)
                 # Who uses its own model has trained it too; who judges has computed for that.
-                + (trained if s.adopted == "own" else 0.0)
+                + (trained if s.adopted == "own" and not (donated and name in paid) else 0.0)
                 + (market.price(s.report.passes) if s.report is not None else 0.0),
             )
             for name, (s, own, trained) in scores.items()

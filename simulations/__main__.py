@@ -91,8 +91,8 @@ def _hold_one(
         if config["resume"]:
             first = folder.read_json("provenance.json")
             origin = {**first, "resumed": [*first.get("resumed", []), origin]}
-        folder.start(config, resumed=bool(config["resume"]))
-        folder.write_json("provenance.json", origin)
+            folder.write_json("provenance.json", origin)
+        folder.start(config, bool(config["resume"]), origin)
         log = terminal.set_up_logging(folder.path, shown)
         log.info("study %s in %s (%s)", study.name, folder.path, plan[0])
         started = time.process_time()
@@ -123,28 +123,39 @@ def _compare(config: DictConfig, folder_path: Path, overrides: list[str]) -> Non
     from simulations.study import study_of
 
     plan = plan_of(OmegaConf.to_container(config["compare"], resolve=True))  # type: ignore[arg-type]
+    if config["resume"]:  # the cells are those of the run that is gone on with
+        first = RunFolder(folder_path).read_json("provenance.json")["overrides"]
+        overrides = [*first, *overrides]
     keys = {word: word.split("=")[0].lstrip("+~") for word in overrides}
     words = [w for w, key in keys.items() if key not in OWN and key.split(".")[0] != "compare"]
     watched = [*words, "compare=none", f"study.watch={str(plan.watch).lower()}"]
-    for _, _, more in plan.cells:  # all are checked before the first epoch
+    for setting, method, more in plan.cells:  # all are checked before the first epoch
         whole = hydra.compose("config", [*watched, *more])
-        study_of(OmegaConf.to_container(whole, resolve=True))  # type: ignore[arg-type]
+        try:
+            study_of(OmegaConf.to_container(whole, resolve=True))  # type: ignore[arg-type]
+        except FedpactError as fault:
+            raise FedpactError(f"compare, {setting} under {method}: {fault}") from fault
+    if any(word.split("=")[0] == "strategy" for word in watched) and all(
+        any(word.startswith("strategy=") for word in named) for named in plan.methods.values()
+    ):
+        raise FedpactError(
+            "strategy=... would change nothing: every method of this comparison has its own. Add a "
+            "method instead, in quotes: \"+compare.methods.mine=['strategy=median']\""
+        )
     if config["dry_run"]:
         terminal.print_comparison_plan(plan)
         terminal.print_folder(folder_path.resolve())
         return
 
     def hold_one(chosen: list[str], place: Path) -> None:
-        begun = (place / "provenance.json").exists()
+        begun = (place / "config.yaml").exists()
         own = [f"resume={place}"] if begun else [f"run_dir={place}"]
         _hold_one(hydra.compose("config", [*chosen, *own]), place, chosen)
 
     folder = RunFolder(folder_path)
     with folder.lock():
-        folder.start(config, resumed=bool(config["resume"]))
-        if not (folder.path / "provenance.json").exists():
-            name = config["study"]["name"]
-            folder.write_json("provenance.json", {"study": name, **origin(overrides)})
+        source = {"study": config["study"]["name"], **origin(overrides)}
+        folder.start(config, bool(config["resume"]), source)
         table = compare(plan, folder, watched, hold_one)
         write_comparison(plan, folder)
     if config["format"] == "json":
@@ -169,10 +180,8 @@ def _campaign(config: DictConfig, folder_path: Path, overrides: list[str]) -> No
         return
     folder = RunFolder(folder_path)
     with folder.lock():
-        folder.start(config, resumed=bool(config["resume"]))
-        begun = (folder.path / "provenance.json").exists()
-        source = folder.read_json("provenance.json") if begun else origin(overrides)
-        folder.write_json("provenance.json", source)
+        folder.start(config, bool(config["resume"]), origin(overrides))
+        source = folder.read_json("provenance.json")
         log = terminal.set_up_logging(folder.path, config["progress"] == "auto")
         for line in plan:
             log.info("%s", line)

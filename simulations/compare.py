@@ -51,6 +51,22 @@ class Plan:
     watch: bool = True
 
     def __post_init__(self) -> None:
+        for kind, held in (("settings", self.settings), ("methods", self.methods)):
+            if not held:
+                raise FedpactError(
+                    f"compare.{kind} is empty; a comparison has one or more. Leave one of them in, "
+                    "or use compare=none."
+                )
+        whole = isinstance(self.last, int) and not isinstance(self.last, bool)
+        if not whole or self.last < 1:
+            raise FedpactError(f"compare.last is {self.last!r}; legal is a whole number >= 1.")
+        for target in self.targets:
+            number = isinstance(target, int | float) and not isinstance(target, bool)
+            if not number or not 0 < target <= 1:
+                raise FedpactError(
+                    f"compare.targets has {target!r}; legal are accuracies > 0 and <= 1, such as "
+                    "compare.targets=[0.8,0.9]."
+                )
         if self.reference not in self.methods:
             raise FedpactError(
                 f"compare.reference is {self.reference!r}; legal are the methods "
@@ -60,8 +76,8 @@ class Plan:
             for name, words in named.items():
                 if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
                     raise FedpactError(
-                        f"compare.{kind}.{name} is {words!r}; legal is a list of overrides, such "
-                        "as [strategy=fedprox, strategy.mu=0.1]."
+                        f"compare.{kind}.{name} is {words!r}; legal is a list of overrides. On the "
+                        f"command line: \"+compare.{kind}.{name}=['strategy=fedprox']\""
                     )
                 if not name.replace("_", "").replace("-", "").isalnum():
                     raise FedpactError(
@@ -82,12 +98,21 @@ def plan_of(section: Mapping[str, Any]) -> Plan:
     unknown = sorted(set(section) - set(legal))
     if unknown:
         raise FedpactError(f"compare has {', '.join(unknown)}; legal are {', '.join(legal)}.")
+    for key in ("settings", "methods", "reference"):
+        if not section.get(key):
+            raise FedpactError(
+                f"compare.{key} is missing; a comparison has settings, methods and a reference. "
+                "Start from compare=hospitals, pair or fedref."
+            )
+    targets = section.get("targets", ())
+    if not isinstance(targets, list | tuple):
+        raise FedpactError(f"compare.targets is {targets!r}; legal is a list, such as [0.8,0.9].")
     # null takes out a cell of a comparison that another one was made from.
     kept = {
         kind: {name: words for name, words in section.get(kind, {}).items() if words is not None}
         for kind in ("settings", "methods")
     }
-    return Plan(**{**section, **kept, "targets": tuple(section.get("targets", ()))})
+    return Plan(**{**section, **kept, "targets": tuple(targets)})
 
 
 def compare(plan: Plan, folder: RunFolder, overrides: list[str], hold: Hold) -> pd.DataFrame:

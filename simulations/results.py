@@ -59,8 +59,10 @@ class RunFolder:
 
     # ----------------------------------------------------------------------------- opening
 
-    def start(self, config: DictConfig, resumed: bool) -> None:
-        """Make the folder and put the resolved configuration in it.
+    def start(self, config: DictConfig, resumed: bool, origin: Mapping[str, Any]) -> None:
+        """Make the folder, and put in it where the run comes from and its configuration.
+
+        The configuration comes last: a folder that has one has all that is needed to go on.
 
         Raises:
             FedpactError: it holds another run, which is not to be resumed.
@@ -71,6 +73,8 @@ class RunFolder:
                 "another folder with run_dir=..."
             )
         self.path.mkdir(parents=True, exist_ok=True)
+        if not (resumed and (self.path / "provenance.json").exists()):
+            self.write_json("provenance.json", origin)
         text = OmegaConf.to_yaml(config, resolve=True)
         write_whole(self.path / "config.yaml", text.encode())
 
@@ -100,7 +104,7 @@ class RunFolder:
         folder = self.models / outcome.contract / f"seed{outcome.seed}"
         hashes = {}
         for model, weights in sorted(outcome.models.items()):
-            content = save({k: np.ascontiguousarray(v) for k, v in weights.arrays.items()})
+            content = save({k: np.asarray(v, order="C") for k, v in weights.arrays.items()})
             write_whole(folder / f"{model}.safetensors", content)
             hashes[f"{outcome.contract}/seed{outcome.seed}/{model}.safetensors"] = digest(content)
         arrays, facts = _split_outcome(outcome)
@@ -151,7 +155,7 @@ class RunFolder:
         for key, tensors in state.memory.items():
             arrays |= {f"memory|{key}|{k}": v for k, v in tensors.items()}
         content = save(
-            {k: np.ascontiguousarray(v) for k, v in arrays.items()},
+            {k: np.asarray(v, order="C") for k, v in arrays.items()},  # 0-d arrays stay 0-d
             metadata={"progress": json.dumps(facts, sort_keys=True)},
         )
         mark = f"{digest(content)}\n".encode()

@@ -12,6 +12,7 @@ from parties.datasets import Dataset
 from parties.exchange import Array, Declaration, Enrol, FedpactError
 from parties.firm import Firm, Memory
 from parties.partitions.iid import Iid
+from parties.reuse.features import look
 from parties.shifts.none import NoShift
 from server.contracts import Contract
 from server.intake import Limits
@@ -170,6 +171,25 @@ class Study:
                         "for all of them."
                     )
 
+    def _check_cards(self) -> None:
+        """A donor gives its model, and the model has a layer to take a profile card of."""
+        for name in self.strategy.trainers(self.names):
+            firm = self.firms[name]
+            if not firm.contributes:
+                raise FedpactError(
+                    f"parties.{name} is the donor and does not contribute. Let it, or name another "
+                    "with strategy.donor=..."
+                )
+            some = firm.dataset.split(self.seeds[0]).training.features[:1]
+            module = firm.backbone.build(some.shape[1], firm.dataset.classes, 0)
+            try:
+                look(module, some, np.random.default_rng(0))
+            except FedpactError as fault:
+                raise FedpactError(
+                    f"parties.{name}'s model cannot be offered with a profile card: {fault} "
+                    "Choose backbone=mlp or cnn."
+                ) from fault
+
     def _check_own_cases(self) -> None:
         for contract in self.contracts.values():
             if contract.predictions:
@@ -190,6 +210,24 @@ class Study:
                     f"model; strategy {type(self.strategy).__name__} sends none. Use "
                     "strategy=donor, or adopts=best."
                 )
+        givers = sum(firm.contributes for firm in self.firms.values())
+        least, asked = self.strategy.fewest, self.participation.count(len(self.firms))
+        if min(givers, asked) < least:
+            raise FedpactError(
+                f"{asked} of {len(self.firms)} firms are asked in a round and {givers} contribute; "
+                f"{type(self.strategy).__name__} needs {least}, so that every round would be void. "
+                "Raise participation.share, or let more firms contribute."
+            )
+        last = self.strategy.rounds
+        for name, rounds in self.participation.absent.items():
+            late = [turn for turn in rounds if turn >= last]
+            if late:
+                raise FedpactError(
+                    f"participation.absent.{name} has round {late[0]}; there are {last}, counted "
+                    f"from 0. Legal are 0 to {last - 1}."
+                )
+        if self.strategy.wants_card:
+            self._check_cards()
         shapes = {name: dict(d.tensors) for name, d in self.declarations().items()}
         first = self.names[0]
         for name in self.names:

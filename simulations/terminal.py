@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -295,12 +296,18 @@ def _measures_table(plan: Plan, table: pd.DataFrame) -> Table:
             "" if row["setting"] == before else row["setting"],
             row["method"],
             f"{row['last']:.1f}",
-            "" if base else rf"{row['last_difference']:+.1f} \[{low:+.1f}, {high:+.1f}]",
-            f"{row['final']:.1f} ± {row['final_sd']:.1f}",
+            "" if base else f"{row['last_difference']:+.1f}{_ends(low, high)}",
+            f"{row['final']:.1f}"
+            + ("" if math.isnan(row["final_sd"]) else f" ± {row['final_sd']:.1f}"),
             f"{row['forgetting']:.1f}",
         )
         before = row["setting"]
     return shown
+
+
+def _ends(low: float, high: float) -> str:
+    """An interval of points; nothing where one seed has none."""
+    return "" if math.isnan(low) else rf" \[{low:+.1f}, {high:+.1f}]"
 
 
 def _gains_table(table: pd.DataFrame) -> Table:

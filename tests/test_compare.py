@@ -63,6 +63,9 @@ def test_a_paired_difference_has_students_interval() -> None:
     assert np.isnan(half_width(np.ones(1)))
 
 
+FINE: dict[str, Any] = {"methods": {"a": []}, "settings": {"s": []}, "reference": "a"}
+
+
 @pytest.mark.parametrize(
     ("section", "message"),
     [
@@ -73,6 +76,12 @@ def test_a_paired_difference_has_students_interval() -> None:
         ({"methods": {"a": "x"}, "settings": {"s": []}, "reference": "a"}, "list of overrides"),
         ({"methods": {"a": []}, "settings": {"../s": []}, "reference": "a"}, "a name has letters"),
         ({"methods": {"a": []}, "settings": {}, "reference": "a", "x": 1}, "compare has x"),
+        ({"methods": {"a": []}, "settings": {}, "reference": "a"}, "compare.settings is missing"),
+        ({"methods": {"a": []}, "settings": {"s": []}}, "compare.reference is missing"),
+        ({"methods": {"a": []}, "settings": {"s": None}, "reference": "a"}, "settings is empty"),
+        ({**FINE, "targets": 0.8}, "legal is a list"),
+        ({**FINE, "targets": ["abc"]}, "legal are accuracies"),
+        ({**FINE, "last": 0}, "whole number >= 1"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(section: dict[str, Any], message: str) -> None:
@@ -123,6 +132,9 @@ def test_a_comparison_is_a_table_and_a_picture_and_can_be_resumed(here: Any) -> 
         assert (folder / link["href"]).is_file()
     (place / "sessions" / "train_sharing-seed1.sha256").unlink()
     assert here(*SMALL, f"resume={folder}").returncode == 0
+    (place / "sessions" / "train_sharing-seed0.sha256").unlink()
+    (place / "config.yaml").unlink()  # killed before it was written
+    assert here(f"resume={folder}").returncode == 0  # the folder alone says what was compared
     after = pd.read_csv(folder / "compare.csv").drop(columns="cpu_seconds")
     kept = pd.read_csv(BytesIO(before)).drop(columns="cpu_seconds")
     pd.testing.assert_frame_equal(after, kept)
@@ -154,6 +166,17 @@ def test_every_cell_of_a_comparison_can_be_built(here: Any, experiment: str) -> 
     assert told.returncode == 0, told.stderr
     assert "fedprox: " in told.stdout
     assert "Nothing was trained" in told.stdout
+
+
+def test_a_rule_that_no_cell_would_use_is_refused(here: Any) -> None:
+    told = here("experiment=heart_pair_strategies", "strategy=median", "dry_run=true")
+    assert told.returncode == 2
+    assert "would change nothing" in told.stderr
+    added = "\"+compare.methods.mine=['strategy=median']\""
+    assert added in told.stderr
+    told = here("experiment=heart_pair_strategies", added.strip('"'), "dry_run=true")
+    assert told.returncode == 2
+    assert "compare, pair under mine: median needs" in told.stderr
 
 
 def test_every_cell_of_the_photographs_can_be_built(here: Any, tmp_path: Path) -> None:

@@ -258,6 +258,23 @@ def test_an_unknown_field_says_which_there_are() -> None:
             ("experiment=reuse_images", "strategy=fedavg", "parties.firm_1.adopts=judge"),
             "strategy=donor, or adopts=best",
         ),
+        (("experiment=heart", "participation.share=0.25"), "every round would be void"),
+        (
+            ("experiment=reuse_images", "parties.firm_0.contributes=false"),
+            "is the donor and does not contribute",
+        ),
+        (("experiment=heart", "strategy=donor"), "Choose backbone=mlp or cnn"),
+        (("experiment=heart", "+participation.absent.hungary=[99]"), "Legal are 0 to 19"),
+        (
+            (
+                "experiment=heart",
+                "strategy=fedref",
+                "strategy.mode=pull",
+                "strategy.start_round=20",
+            ),
+            "the model would never be pulled",
+        ),
+        (("experiment=heart", "strategy=flower", "+strategy.options.eta=abc"), "finite number"),
         (("experiment=reuse_images", "strategy.rounds=2"), "hands its finished model over once"),
         (("stopping=patience",), "kept_back=0.1, or use stopping=gdei"),
         (("parties.lender_a.contributes=false",), "no common model is published"),

@@ -44,9 +44,10 @@ from simulations.study import study_of
 from tests.checks import SMALL_HEART, SMALL_LOANS, contexts, hold_on, run_config
 from tests.test_exchange import CLOSED, IDS, OPEN, PROBS, RULE
 
-KNOWN = Declaration("a", 5, 3, 3, 3, {"w": (2, 2)})
+KNOWN = Declaration("a", 5, 3, 3, 3, {"w": (2, 2)}, ("w",))
 GOOD = {"w": np.ones((2, 2), np.float32)}
 OFFER, LIMITS = Offer(OPEN, 0, 0), Limits(max_norm=100.0)
+FISHER = Offer(OPEN, 0, 0, precision=True)
 
 
 def sent(**arrays: np.ndarray) -> Trained:
@@ -83,6 +84,19 @@ BAD: list[tuple[str, Request, Answer, str]] = [
     ("cases", Measure(OPEN, 0), Scores(2, 0.5, 0.5, 0.0, 0.5), "2 scored cases for 3"),
     ("classes", Query(OPEN, 0, "contested"), Predictions(IDS, np.eye(3)), "3 classes"),
     ("curve", Offer(OPEN, 0, 0, epochs=2), Trained(5, (0.5,) * 3, Weights(GOOD, 5)), "3 losses"),
+    (
+        "whole",
+        OFFER,
+        Trained(5, (0.5,), Weights({"w": np.ones((2, 2), np.int64)}, 5)),
+        "send floats",
+    ),
+    ("few", FISHER, Trained(5, (0.5,), Weights(GOOD, 5, {})), "of every trained tensor"),
+    (
+        "large",
+        FISHER,
+        Trained(5, (0.5,), Weights(GOOD, 5, {"w": np.full((2, 2), 1e30, np.float32)})),
+        "above 1e.04",
+    ),
     ("none", Offer(OPEN, 0, 0, epochs=2), Trained(5, (), Weights(GOOD, 5)), "0 losses for 2"),
     ("long", OFFER, Trained(5, (0.5,) * 10_001, Weights(GOOD, 5)), "10001 losses"),
 ]

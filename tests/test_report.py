@@ -79,7 +79,7 @@ def held(folder: Path, *overrides: str) -> tuple[Study, RunFolder, dict[str, Any
     """A short real run, and its verdict."""
     config = run_config(folder, *overrides)
     run = RunFolder(folder)
-    run.start(config_of(*overrides), resumed=False)
+    run.start(config_of(*overrides), False, {})
     hold_on(InlineGrid(apps.client, contexts(config)), config)
     study = study_of(plain(*overrides))
     return study, run, conclude(study, run)

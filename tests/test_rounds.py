@@ -136,7 +136,7 @@ def test_a_firm_adopts_the_model_that_is_best_on_what_it_kept_back() -> None:
     def adopted(published: Weights, last: Weights | None, adopt: bool = True) -> str:
         return scored(firm, Measure(SHARED, 0, published, last, adopt)).adopted
 
-    own = Weights(firm._own(0, Memory())[0], 1)
+    own = Weights(firm._own(0, Memory(), whole=False)[0], 1)
     assert adopted(bad, None) == "own"
     assert adopted(bad, None, adopt=False) == "published"
     assert adopted(own, bad) == "own"  # an equal model is no reason to change
@@ -200,7 +200,7 @@ def test_an_excluded_rider_gets_no_model(tmp_path: Path) -> None:
     ]
     offers = [r for r in table(tmp_path / "messages.csv") if r["receiver"] == "hungary"]
     shared = [(r["kind"], r["round"]) for r in offers if r["contract"] == "train_sharing"]
-    assert shared == [("Offer", "0")]  # it had no model then; and none afterwards
+    assert shared == []  # it said when it enrolled that it would train on nothing
     assert told.summaries["hungary"].adopted == "own"
     assert told.summaries["hungary"].gain == 0
     assert told.summaries["cleveland"].adopted == "published"
@@ -273,11 +273,17 @@ def files(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("last", [3, 5, 6, 8, 9])
+@pytest.mark.parametrize(
+    ("last", "rule"),
+    [
+        *[(last, "fedavg") for last in (3, 5, 6, 8, 9)],
+        *[(8, rule) for rule in ("fedavgm", "fedadam", "median", "fedref", "flower")],
+    ],
+)
 def test_a_killed_session_is_taken_up_at_its_round_and_ends_the_same(
-    tmp_path: Path, last: int
+    tmp_path: Path, last: int, rule: str
 ) -> None:
-    overrides = ("study.watch=true", "strategy.rounds=4")
+    overrides = ("study.watch=true", f"strategy={rule}", "strategy.rounds=4")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     held(whole, *overrides)
     config = run_config(cut, *HEART, *overrides)
@@ -315,6 +321,104 @@ def test_what_a_session_had_come_to_is_read_back_as_it_was(tmp_path: Path) -> No
     np.testing.assert_array_equal(found.state.start.arrays["w"], weights.arrays["w"])
     assert found.state.start.arrays["n"].dtype == weights.arrays["n"].dtype
     np.testing.assert_array_equal(found.state.memory["window/0"]["w"], np.ones(3))
+
+
+def test_an_array_without_dimensions_stays_one(tmp_path: Path) -> None:
+    counter = {"n": np.array(3), "w": np.ones(2)}
+    state = State(1, Weights(counter, 1), None, {"flower/calls": {"calls": np.array(2)}})
+    RunFolder(tmp_path).keep("x", Progress(state))
+    found = RunFolder(tmp_path).progress("x")
+    assert found is not None
+    assert found.state.start is not None
+    assert found.state.start.arrays["n"].shape == ()
+    assert found.state.memory["flower/calls"]["calls"].shape == ()
+
+
+def own_loss(tmp_path: Path, *overrides: str) -> tuple[float, Outcome]:
+    """VA Long Beach's payoff alone, and its session under train-sharing."""
+    told = held(tmp_path, *overrides)
+    alone = told["no_sharing-seed0"].summaries["va_long_beach"].payoff
+    return alone, told["train_sharing-seed0"]
+
+
+def test_what_a_firm_has_without_the_others_is_trained_on_all_its_patients(tmp_path: Path) -> None:
+    back = ("parties.va_long_beach.adopts=best", "parties.va_long_beach.kept_back=0.4")
+    (plain_alone, _), (alone, shared) = own_loss(tmp_path / "a"), own_loss(tmp_path / "b", *back)
+    assert alone == plain_alone
+    va = shared.summaries["va_long_beach"]
+    assert va.population == shared.summaries["va_long_beach"].cases + len(
+        hospital().dataset.split(0).training.ids
+    )
+    if va.adopted == "own":
+        assert va.gain == 0
+
+
+def test_a_firm_that_keeps_to_its_own_model_gains_exactly_nothing(tmp_path: Path) -> None:
+    # Three rounds of one pass against forty epochs: every hospital's own model is better.
+    best = [
+        word
+        for name in ("cleveland", "hungary", "switzerland", "va_long_beach")
+        for word in (f"parties.{name}.adopts=best", f"parties.{name}.kept_back=0.3")
+    ]
+    told = held(
+        tmp_path, *best, "strategy.rounds=1", "strategy.local_epochs=1", "training.epochs=40"
+    )
+    own = [s for s in told["train_sharing-seed0"].summaries.values() if s.adopted == "own"]
+    assert own
+    assert {s.gain for s in own} == {0.0}
+
+
+def test_a_rider_that_is_never_asked_is_excluded_too(tmp_path: Path) -> None:
+    rider = ("parties.hungary.contributes=false", "market.excludes_riders=true")
+    away = "+participation.absent.hungary=[0,1,2]"
+    told = held(tmp_path, *rider, away)["train_sharing-seed0"]
+    assert told.riders == ("hungary",)
+    assert told.summaries["hungary"].adopted == "own"
+
+
+def test_a_barred_firm_takes_no_place_in_the_draw(tmp_path: Path) -> None:
+    rider = ("parties.hungary.contributes=false", "market.excludes_riders=true")
+    held(tmp_path, *rider, "participation.share=0.5", "strategy.rounds=12")
+    rows = [r for r in table(tmp_path / "rounds.csv") if r["contract"] == "train_sharing"]
+    assert not [r for r in rows if r["status"] == "void"]
+    for turn in range(12):
+        assert len({r["firm"] for r in rows if r["round"] == str(turn)}) == 2
+
+
+def test_where_only_one_firm_may_have_the_model_there_is_no_deal(tmp_path: Path) -> None:
+    riders = [f"parties.{n}.contributes=false" for n in ("cleveland", "hungary")]
+    away = "+participation.absent.switzerland=[0,1,2]"
+    config = (*riders, away, "market.excludes_riders=true")
+    told = held(tmp_path, *config)["train_sharing-seed0"]
+    assert {s.gain for s in told.summaries.values()} == {0.0}
+    assert set(told.excluded) == set(told.summaries)
+    assert "no common model" in told.excluded["va_long_beach"]
+
+
+def test_too_few_answers_in_a_round_make_it_void_and_the_run_goes_on(tmp_path: Path) -> None:
+    # Two firms are asked in a round, and three must have enrolled.
+    told = held(tmp_path, "participation.share=0.5", "limits.minimum_firms=3")
+    assert told["train_sharing-seed0"].summaries["cleveland"].adopted == "published"
+
+
+def test_training_is_paid_out_of_the_gain(tmp_path: Path) -> None:
+    from simulations.conclude import conclude
+    from simulations.study import study_of
+
+    def gains(folder: Path, *more: str) -> dict[str, float]:
+        held(folder, *more)
+        found = conclude(study_of(plain(*HEART, *more)), RunFolder(folder))["contracts"]
+        return {k: v["gain"] for k, v in found["train_sharing"]["firms"].items()}
+
+    free, paid = gains(tmp_path / "a"), gains(tmp_path / "b", "market.compute_price=0.01")
+    both = held(tmp_path / "b", "market.compute_price=0.01")
+    for name in free:
+        shared, alone = (
+            both[f"{c}-seed0"].summaries[name].cost for c in ("train_sharing", "no_sharing")
+        )
+        assert paid[name] == pytest.approx(free[name] - (shared - alone))
+        # Three rounds of two passes against two epochs alone.
+        assert shared == pytest.approx(3 * alone)
 
 
 def test_a_damaged_checkpoint_is_never_used(tmp_path: Path) -> None:

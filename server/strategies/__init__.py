@@ -128,7 +128,10 @@ def average(updates: Mapping[str, Weights]) -> Weights:
     names = sorted(updates)
     total = sum(updates[name].examples for name in names)
     averaged = {}
-    for key, like in updates[names[0]].arrays.items():
+    for key, first in updates[names[0]].arrays.items():
+        # Numbers with fractions are not cut off because some firm sent whole ones.
+        sent = [updates[name].arrays[key] for name in names]
+        like = next((array for array in sent if array.dtype.kind == "f"), first)
         terms = (
             updates[n].arrays[key].astype(np.float64) * (updates[n].examples / total) for n in names
         )

@@ -92,7 +92,13 @@ class FedRef(Strategy):
         self._whole("start_round", 0)
         self._number("lam", 0.0, closed=True)
         self._number("step", 0.0)
-        if self.precision == "diagonal" and self.mode in ("publish", "printed"):
+        if self.mode == "pull" and self.start_round >= self.rounds:
+            raise FedpactError(
+                f"strategy.start_round is {self.start_round}, and there are {self.rounds} rounds, "
+                "counted from 0: the model would never be pulled. Lower it, or raise "
+                "strategy.rounds."
+            )
+        if self.precision == "diagonal" and self.mode in ("publish", "printed", "off"):
             raise FedpactError(
                 f"strategy.precision is diagonal, which mode={self.mode} does not use. "
                 "Use strategy.mode=pull or strategy.precision=scalar."

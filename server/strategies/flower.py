@@ -35,6 +35,7 @@ Arrays = dict[str, Array]
 
 STATISTICS = (".running_mean", ".running_var")  # torch's names in its normalising layers
 UNFIT = {"QFedAvg", "FedXgbBagging", "FedXgbCyclic"}  # need the firms' losses, or tree models
+NUMERIC = (np.ndarray, np.generic)
 CALLS = "flower"  # memory: how often Flower was asked; the next call is its round CALLS + 1
 
 
@@ -220,10 +221,13 @@ def remembered(rule: object, fresh: object) -> dict[str, Arrays]:
         match value:
             case ArrayRecord():
                 found[f"{CALLS}/{name}/record"] = {k: v.numpy() for k, v in value.items()}
-            case dict() if value and all(isinstance(v, np.ndarray) for v in value.values()):
-                found[f"{CALLS}/{name}/dict"] = dict(value)
-            case list() if value and all(isinstance(v, np.ndarray) for v in value):
-                found[f"{CALLS}/{name}/list"] = {f"{i:06d}": v for i, v in enumerate(value)}
+            # Arithmetic on 0-d arrays gives numpy's numbers.
+            case dict() if value and all(isinstance(v, NUMERIC) for v in value.values()):
+                found[f"{CALLS}/{name}/dict"] = {k: np.asarray(v) for k, v in value.items()}
+            case list() if value and all(isinstance(v, NUMERIC) for v in value):
+                found[f"{CALLS}/{name}/list"] = {
+                    f"{i:06d}": np.asarray(v) for i, v in enumerate(value)
+                }
             case np.ndarray():
                 found[f"{CALLS}/{name}/array"] = {"value": value}
             case int() | float() if value != getattr(fresh, name, None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
@@ -28,7 +29,11 @@ class FlowerStrategy(FlowerRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._legal("options", isinstance(self.options, Mapping), "a mapping: name -> number")
+        named = isinstance(self.options, Mapping) and all(
+            isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)
+            for v in self.options.values()
+        )
+        self._legal("options", named, "a mapping: name -> finite number")
         made(*self.flower)
 
     @property
