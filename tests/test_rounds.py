@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parties.backbones.logistic import Logistic
 from parties.exchange import FedpactError, Measure, Offer, Scores, Terms, Trained, Weights
 from parties.firm import Firm, Memory
+from parties.training import Training
 from server.market import OwnCases
 from server.outcome import Outcome, Progress
 from server.participation import Participation
@@ -436,3 +439,50 @@ def test_a_damaged_checkpoint_is_never_used(tmp_path: Path) -> None:
         path.write_bytes(content[:cut])
         assert folder.progress("x") is None
     assert folder.progress("y") is None
+
+
+# ----------------------------------------------------------------- against other implementations
+
+
+@pytest.mark.parametrize("mu", [0.0, 0.3, 2.0])
+def test_the_proximal_gradient_is_that_of_torchs_own_optimiser(mu: float) -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(40, 3)).astype(np.float32)
+    labels = (features[:, 0] + rng.normal(size=40) > 0).astype(np.int64)
+    ours, theirs = (Logistic().build(3, 2, 1) for _ in range(2))
+    training = Training(epochs=6, batch_size=40, learning_rate=0.2, momentum=0.5, weight_decay=0.01)
+    training = replace(training, schedule="constant")
+    training.fit(ours, features, labels, 0, proximal=mu)
+    start = [p.detach().clone() for p in theirs.parameters()]
+    steps = torch.optim.SGD(theirs.parameters(), lr=0.2, momentum=0.5, weight_decay=0.01)
+    for _ in range(6):
+        steps.zero_grad()
+        loss = torch.nn.functional.cross_entropy(
+            theirs(torch.from_numpy(features)), torch.from_numpy(labels)
+        )
+        pairs = zip(theirs.parameters(), start, strict=True)
+        loss = loss + mu / 2 * sum(((p - w) ** 2).sum() for p, w in pairs)
+        loss.backward()
+        steps.step()
+    for one, two in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+def test_the_last_aggregate_is_offered_beside_the_published_mean(tmp_path: Path) -> None:
+    held(tmp_path, "strategy=fedref", "strategy.rounds=3")
+    rows = table(tmp_path / "messages.csv")
+    measured = [r for r in rows if r["kind"] == "Measure" and r["contract"] == "train_sharing"]
+    assert len(measured) == 4
+    for row in measured:
+        assert "Measure.last.arrays" in row["carries"]
+        assert "Measure.model.arrays" in row["carries"]
+
+
+def test_a_firm_that_judges_may_use_the_last_aggregate() -> None:
+    firm = hospital(kept_back=0.3, adopts="best")
+    # Trained for long, and also on what is kept back: better there than the firm's own.
+    longer = replace(firm, training=replace(firm.training, epochs=60))
+    good = Weights(longer._own(0, Memory())[0], 1)
+    bad = Weights({k: -5 * v for k, v in good.arrays.items()}, 1)
+    assert scored(firm, Measure(SHARED, 0, bad, good, True)).adopted == "last"
+    assert scored(firm, Measure(SHARED, 0, good, bad, True)).adopted == "published"

@@ -681,3 +681,15 @@ def test_only_the_adapter_needs_flower() -> None:
     for name in ("fedavg", "fedprox", "fedref", "forward"):
         module = importlib.import_module(f"server.strategies.{name}")
         assert not {v for v in vars(module).values() if getattr(v, "__module__", "")[:4] == "flwr"}
+
+
+def test_a_server_optimiser_remembers_tensors_without_dimensions() -> None:
+    rule = FedAvgM(server_learning_rate=1.0, server_momentum=0.9)
+    found = []
+    for shape in ((1,), ()):
+        state = State()
+        for value in (0.0, 1.0, 2.0, 3.0):
+            state = rule.combine({"a": Weights({"w": np.full(shape, value)}, 1)}, state)
+        assert state.start is not None
+        found.append(float(state.start.arrays["w"].reshape(-1)[0]))
+    assert found[0] == found[1] != 3.0
