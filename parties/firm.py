@@ -43,6 +43,7 @@ from parties.training import Training, load_weights, random_seed, weights_of
 SHAREABLE = ("models", "predictions")
 ADOPTS = ("published", "best", "judge")
 LOSSES = "losses"
+LEAST_IN_SUM = 10  # cases of a class: a sum over fewer would tell too much of each
 MOST_FISHER = 256  # examples of which a diagonal Fisher information is the mean
 
 
@@ -383,7 +384,11 @@ class Firm:
         module = load_weights(self._module(training.features, seed), arrays)
         rng = np.random.default_rng(random_seed(seed, "card", self.name))
         module.to(self.training.torch_device)
-        return Profile.of(module, training.features, training.labels, rng).to_arrays()
+        card = Profile.of(module, training.features, training.labels, rng).to_arrays()
+        sums = card["class_sums"]
+        few = np.bincount(training.labels, minlength=len(sums)) < LEAST_IN_SUM
+        card["class_sums"] = np.where(few[:, None], 0.0, sums)
+        return card
 
     def _module(self, features: Array, seed: int) -> nn.Module:
         """Every firm starts from the same draw, so that models can be averaged."""

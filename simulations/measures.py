@@ -22,11 +22,13 @@ class Curve:
     Args:
         right, cases: held-out cases by round and class, (rounds, classes).
         log_loss: mean log loss of all cases, nats, (rounds,).
+        turns: which rounds these are, from 0, (rounds,): a void one is not measured.
     """
 
     right: Array
     cases: Array
     log_loss: Array
+    turns: Array
 
     @property
     def accuracy(self) -> Array:
@@ -44,7 +46,8 @@ class Curve:
 
         A class's gains do not make up for another's losses.
 
-        >>> Curve(np.array([[2, 0], [1, 2]]), np.full((2, 2), 2), np.ones(2)).forgetting
+        >>> right, cases = np.array([[2, 0], [1, 2]]), np.full((2, 2), 2)
+        >>> Curve(right, cases, np.ones(2), np.arange(2)).forgetting
         0.25
         """
         by_class = self.right / np.maximum(self.cases, 1)
@@ -53,7 +56,7 @@ class Curve:
     def rounds_to(self, target: float) -> int | None:
         """The first round, counted from 1, whose model reaches an accuracy; None if none does."""
         reached = np.flatnonzero(self.accuracy >= target)
-        return int(reached[0]) + 1 if len(reached) else None
+        return int(self.turns[reached[0]]) + 1 if len(reached) else None
 
 
 def curves(folder: Path, contract: str = "train_sharing") -> dict[int, Curve]:
@@ -75,7 +78,8 @@ def curves(folder: Path, contract: str = "train_sharing") -> dict[int, Curve]:
         by_round = [_counts(list(part["by_class"])) for part in parts]
         right, cases = (np.array([counts[i] for counts in by_round]) for i in (0, 1))
         losses = [np.average(part["log_loss"], weights=part["cases"]) for part in parts]
-        found[int(str(seed))] = Curve(right, cases, np.array(losses))
+        turns = np.sort(rows["round"].unique())
+        found[int(str(seed))] = Curve(right, cases, np.array(losses), turns)
     return found
 
 

@@ -18,6 +18,7 @@ from parties.datasets import Examples
 from parties.datasets.digits import Digits
 from parties.energy import Spent
 from parties.exchange import FedpactError, Weights
+from parties.firm import Firm
 from parties.reuse import Target
 from parties.reuse.adopt import Adopter
 from parties.reuse.arm import Arm
@@ -331,6 +332,17 @@ def test_a_card_is_kept_with_its_model(tmp_path: Path) -> None:
     assert found.state.published is not None
     assert found.state.published.card is not None
     np.testing.assert_array_equal(found.state.published.card["mean"], card["mean"])
+
+
+def test_a_card_tells_nothing_of_a_class_with_few_cases(
+    upright: Examples, model: nn.Module
+) -> None:
+    rare = np.flatnonzero((upright.labels != 3) | (np.cumsum(upright.labels == 3) <= 4))
+    some = Examples(upright.ids[rare], upright.features[rare], upright.labels[rare])
+    firm = Firm("a", Digits(0, 2), Mlp((64,)), TRAINING)
+    card = firm._card(weights_of(model), some, 0)
+    assert not card["class_sums"][3].any()
+    assert card["class_sums"][4].any()
 
 
 def test_a_donor_publishes_its_own_model_only() -> None:

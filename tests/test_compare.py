@@ -21,7 +21,8 @@ from tests.test_main import here as here  # the command line, in this process
 from tests.test_report import Page
 
 IDS = ["summary", "counts", "verdicts"]
-CURVE = Curve(np.array([[4, 0], [2, 2], [3, 1]]), np.full((3, 2), 4), np.ones(3))
+RIGHT = np.array([[4, 0], [2, 2], [3, 1]])
+CURVE = Curve(RIGHT, np.full((3, 2), 4), np.ones(3), np.arange(3))
 
 
 def test_forgetting_is_what_classes_lose_and_gains_do_not_make_up_for_it() -> None:
@@ -34,6 +35,30 @@ def test_accuracy_pools_the_firms_cases() -> None:
     assert CURVE.last(2) == 0.5
     assert CURVE.rounds_to(0.5) == 1
     assert CURVE.rounds_to(0.6) is None
+
+
+def test_a_void_round_counts_on_the_way_to_a_target() -> None:
+    late = Curve(np.array([[0, 0], [4, 4]]), np.full((2, 2), 4), np.ones(2), np.array([0, 4]))
+    assert late.rounds_to(0.9) == 5  # rounds 1 to 3 came to nothing
+
+
+def test_what_a_round_measures_is_pooled_over_the_firms(tmp_path: Path) -> None:
+    rows = ["seed,contract,round,firm,cases,log_loss,by_class"]
+    rows += ["0,train_sharing,0,a,1,1.0,1/1 0/0", "0,train_sharing,0,b,3,2.0,0/1 1/2"]
+    rows += ["0,train_sharing,2,a,1,0.5,1/1 0/0", "0,train_sharing,2,b,3,0.5,1/1 2/2"]
+    (tmp_path / "scores.csv").write_text("\n".join(rows) + "\n")
+    curve = curves(tmp_path)[0]
+    np.testing.assert_allclose(curve.log_loss, [(1 * 1.0 + 3 * 2.0) / 4, 0.5])
+    np.testing.assert_allclose(curve.accuracy, [2 / 4, 1.0])
+    assert curve.turns.tolist() == [0, 2]
+
+
+def test_bytes_down_are_the_operators_and_bytes_up_the_firms(tmp_path: Path) -> None:
+    rows = ["session,seed,contract,round,sender,receiver,kind,carries,bytes"]
+    rows += ["x,0,train_sharing,0,operator,a,Offer,,5", "x,0,train_sharing,0,a,operator,Trained,,7"]
+    rows += ["x,0,train_sharing,0,a,operator,Scores,,100", "x,0,no_sharing,0,operator,a,Offer,,9"]
+    (tmp_path / "messages.csv").write_text("\n".join(rows) + "\n")
+    assert traffic(tmp_path) == {0: (5, 7)}
 
 
 def test_a_paired_difference_has_students_interval() -> None:
