@@ -516,6 +516,31 @@ class Actions:
 
 @final
 @dataclass(frozen=True)
+class Problem:
+    """A check of a firm's adoption gate that objected to a published model.
+
+    Args:
+        check: its number, with name and theme.
+        opened: the round in which it first objected; closed: in which it passed again, or None.
+    """
+
+    check: int
+    name: str
+    theme: str
+    opened: int
+    closed: int | None = None
+
+    def __post_init__(self) -> None:
+        _count(self.check, "problem.check", 1)
+        _text(self.name, "problem.name")
+        _text(self.theme, "problem.theme")
+        _count(self.opened, "problem.opened")
+        if self.closed is not None:
+            _count(self.closed, "problem.closed", self.opened)
+
+
+@final
+@dataclass(frozen=True)
 class ReuseReport:
     """What a firm made of a model that it was offered: nothing of its cases but a few measures.
 
@@ -526,6 +551,8 @@ class ReuseReport:
         history: past cases that the forecast rested on.
         probed: it was first trained for a quarter of an epoch.
         passes: passes over one example that judging and tuning took.
+        refused: its adoption gate let the model not in.
+        problems: checks of the gate that objected, in this round or before.
     """
 
     decision: str
@@ -534,8 +561,14 @@ class ReuseReport:
     history: int = 0
     probed: bool = False
     passes: int = 0
+    refused: bool = False
+    problems: tuple[Problem, ...] = ()
 
     def __post_init__(self) -> None:
+        _flag(self.refused, "report.refused")
+        _kind(self.problems, "report.problems", tuple)
+        for problem in self.problems:
+            _kind(problem, "report.problems", Problem)
         _require(
             self.decision in DECISIONS,
             f"report.decision is {self.decision!r}; legal are {', '.join(DECISIONS)}.",
@@ -652,7 +685,7 @@ Message = Request | Answer
 TYPES: Mapping[str, type] = {
     kind.__name__: kind
     for kind in (
-        *(Terms, Weights, DecisionRule, ReuseReport),
+        *(Terms, Weights, DecisionRule, ReuseReport, Problem),
         *(Enrol, Offer, Query, Play, Measure),
         *(Declaration, Trained, Predictions, Actions, Scores, Refusal, Fault),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import MutableMapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import final
 
 import numpy as np
@@ -36,7 +36,10 @@ from parties.exchange import (
     Weights,
 )
 from parties.reuse.adopt import Adopter
+from parties.reuse.checked import Checker, problems_of
+from parties.reuse.gate import Gate
 from parties.reuse.judge import Judge
+from parties.reuse.ledger import Ledger
 from parties.reuse.profile import Profile
 from parties.training import Training, load_weights, random_seed, weights_of
 
@@ -79,6 +82,8 @@ class Firm:
         contributes: false: a free rider, who trains on nothing for the others.
         energy: counts what its computing takes.
         reuse: how it judges an offered model; only where it adopts by "judge".
+        gate: the checks that a published model must pass, in every round, before the firm trains on
+            from it or uses it; None, or a gate without checks, lets everything in.
     """
 
     name: str
@@ -91,6 +96,7 @@ class Firm:
     contributes: bool = True
     energy: Meter = field(default_factory=Watts)
     reuse: Judge | None = None
+    gate: Gate | None = None
 
     def __post_init__(self) -> None:
         self._check_judging()
@@ -145,6 +151,9 @@ class Firm:
             return Refusal(objection)
         match request:
             case Offer():
+                if request.model is not None and not self._passes(request.model, request, memory):
+                    # Nothing of what the checks measured on the firm's own data.
+                    return Refusal(f"the model does not pass the adoption gate of {self.name}")
                 return self._train(request, memory)
             case Query():
                 return self._predict(request, memory)
@@ -234,7 +243,7 @@ class Firm:
             return self._score(dict(measure.model.arrays), cases, measure)
         mine, losses = self._own(measure.seed, memory)
         passes = len(self._whole(measure.seed).ids) * len(losses)
-        adopted, arrays, report = self._adopted(measure, mine, memory)
+        adopted, arrays, report = self._gated(measure, mine, memory)
         own = self._losses(mine, cases, measure.seed)
         scored = own if adopted == "own" else self._losses(arrays, cases, measure.seed)
         gain = own.per_case - scored.per_case
@@ -265,6 +274,47 @@ class Firm:
             by_class=self._by_class(cases.labels, scored.right) if measure.by_class else None,
         )
 
+    def _gated(
+        self, measure: Measure, own: dict[str, Array], memory: Memory
+    ) -> tuple[str, dict[str, Array], ReuseReport | None]:
+        """The same as `_adopted` for a model that passes the firm's gate, else its own."""
+        if not measure.adopt or measure.model is None or not self._guarded:
+            return self._adopted(measure, own, memory)
+        passes = self._passes(measure.model, measure, memory)
+        problems = problems_of(self._ledger(measure, memory))
+        if not passes:
+            return "own", own, ReuseReport("scratch", refused=True, problems=problems)
+        name, arrays, report = self._adopted(measure, own, memory)
+        return name, arrays, replace(report or ReuseReport("as_is"), problems=problems)
+
+    @property
+    def _guarded(self) -> bool:
+        return self.gate is not None and bool(self.gate.checks)
+
+    def _passes(self, model: Weights, request: Offer | Measure, memory: Memory) -> bool:
+        """Whether a published model passes the firm's gate; what objects is remembered."""
+        if not self._guarded:
+            return True
+        assert self.gate is not None
+        training, judging = self._parts(request.seed)
+        checker = Checker(
+            self.gate,
+            self.backbone,
+            lambda: self._module(training.features, request.seed),
+            training,
+            judging,
+            self.dataset.classes,
+            self.training.torch_device,
+        )
+        turn = request.round if isinstance(request, Offer) else request.terms.rounds
+        passes, ledger = checker.check(model, request.terms, turn, self._ledger(request, memory))
+        memory.notes[_ledger_key(request)] = ledger.to_json()
+        return passes
+
+    def _ledger(self, request: Offer | Measure, memory: Memory) -> Ledger:
+        text = memory.notes.get(_ledger_key(request))
+        return Ledger() if text is None else Ledger.from_json(text)
+
     def _adopted(
         self, measure: Measure, own: dict[str, Array], memory: Memory
     ) -> tuple[str, dict[str, Array], ReuseReport | None]:
@@ -280,7 +330,9 @@ class Firm:
         }
         if measure.model is None:
             return "own", own, None
-        if not measure.adopt or self.adopts == "published":
+        if not measure.adopt:
+            return "published", offered["published"], None
+        if self.adopts == "published":
             return "published", offered["published"], None
         fit, judging = self._parts(measure.seed)
         assert judging is not None
@@ -434,6 +486,10 @@ class _Losses:
     per_case: Array
     right: Array
     auc: float | None
+
+
+def _ledger_key(request: Offer | Measure) -> str:
+    return f"ledger/{request.terms.contract}/{request.seed}"
 
 
 def _sealed(terms: Terms) -> str:

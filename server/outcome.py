@@ -118,6 +118,22 @@ class Adoption:
     forecast_high: float | None
     history: int
     measures: str
+    refused: bool = False
+
+
+@final
+@dataclass(frozen=True)
+class Objection:
+    """A check of a firm's gate that objected to a published model (`parties.exchange.Problem`)."""
+
+    seed: int
+    contract: str
+    firm: str
+    check: int
+    name: str
+    theme: str
+    opened: int
+    closed: int | None
 
 
 @final
@@ -158,6 +174,10 @@ class Record(Protocol):
         """Note how a firm judged a model."""
         ...
 
+    def objected(self, objection: Objection) -> None:
+        """Note a check that objected to a model."""
+        ...
+
     def keep(self, case: Case, progress: Progress) -> None:
         """Keep what a session has come to, in the place of what it had come to before."""
         ...
@@ -177,6 +197,9 @@ class Unrecorded:
         return
 
     def adopted(self, adoption: Adoption) -> None:
+        return
+
+    def objected(self, objection: Objection) -> None:
         return
 
     def keep(self, case: Case, progress: Progress) -> None:

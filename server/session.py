@@ -26,7 +26,17 @@ from server.contracts.no_sharing import NoSharing
 from server.game.solve import payoffs
 from server.game.table import joint_table
 from server.market import Contest, OwnCases
-from server.outcome import Adoption, Case, Nature, Outcome, Progress, Record, Summary, Unrecorded
+from server.outcome import (
+    Adoption,
+    Case,
+    Nature,
+    Objection,
+    Outcome,
+    Progress,
+    Record,
+    Summary,
+    Unrecorded,
+)
 from server.rounds import Ask, barred, hold_rounds, no_deal
 from server.scores import auc, stacked
 from server.transport import Answers
@@ -196,6 +206,9 @@ def _own_cases(case: Case, terms: Terms, ask: Ask, record: Record, progress: Pro
     for name, (s, *_) in scores.items():
         if s.report is not None:
             record.adopted(_adoption(case, name, s.adopted, s.report))
+            for p in s.report.problems:
+                facts = (p.check, p.name, p.theme, p.opened, p.closed)
+                record.objected(Objection(case.seed, case.contract.name, name, *facts))
     # A donor's training for the others is that of its own model.
     donated, paid = terms.models and case.strategy.local_epochs == 0, progress.passes
     sharing = [name for name in case.firms if name not in without]
@@ -241,6 +254,7 @@ def _adoption(case: Case, firm: str, adopted: str, report: ReuseReport) -> Adopt
         forecast_low=low,
         forecast_high=high,
         history=report.history,
+        refused=report.refused,
         measures=" ".join(f"{name}={value:.6g}" for name, value in report.measures.items()),
     )
 

@@ -9,7 +9,17 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any, final
 
 from server.intake import Limits
-from server.outcome import Adoption, Case, Nature, Outcome, Progress, Scored, Spent, Step
+from server.outcome import (
+    Adoption,
+    Case,
+    Nature,
+    Objection,
+    Outcome,
+    Progress,
+    Scored,
+    Spent,
+    Step,
+)
 from server.transport import Sent
 from simulations.results import RunFolder, write_whole
 from simulations.study import Study
@@ -19,6 +29,7 @@ log = logging.getLogger("fedpact")
 ROUNDS = [f.name for f in dataclasses.fields(Step)]
 SPENT = [f.name for f in dataclasses.fields(Spent)]
 ADOPTIONS = [f.name for f in dataclasses.fields(Adoption)]
+PROBLEMS = [f.name for f in dataclasses.fields(Objection)]
 SCORES = [f.name for f in dataclasses.fields(Scored)]
 MESSAGES = ["session", *(f.name for f in dataclasses.fields(Sent))]
 
@@ -42,9 +53,10 @@ class RunDocket:
         self._spent = self._table("seconds.csv", SPENT)
         self._messages = self._table("messages.csv", MESSAGES)
         self._adoptions = self._table("adoptions.csv", ADOPTIONS)
+        self._problems = self._table("problems.csv", PROBLEMS)
         self._tables = (
             *(self._rounds, self._scores, self._spent),
-            *(self._messages, self._adoptions),
+            *(self._messages, self._adoptions, self._problems),
         )
 
     def pending(self) -> Iterator[Case]:
@@ -69,6 +81,9 @@ class RunDocket:
 
     def adopted(self, adoption: Adoption) -> None:
         _append(self._adoptions, dataclasses.asdict(adoption), ADOPTIONS)
+
+    def objected(self, objection: Objection) -> None:
+        _append(self._problems, dataclasses.asdict(objection), PROBLEMS)
 
     def spent(self, spent: Spent) -> None:
         _append(self._spent, dataclasses.asdict(spent), SPENT)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Message
 from torch import nn
 
@@ -17,13 +18,15 @@ from parties.backbones.mlp import Mlp
 from parties.datasets import Examples
 from parties.datasets.digits import Digits
 from parties.energy import Spent
-from parties.exchange import FedpactError, Weights
+from parties.exchange import FedpactError, Terms, Weights
 from parties.firm import Firm
 from parties.reuse import Target
 from parties.reuse.adopt import Adopter
 from parties.reuse.arm import Arm
+from parties.reuse.checked import Checker, problems_of
 from parties.reuse.history import History
 from parties.reuse.judge import Epoch, Judge, Judgement
+from parties.reuse.ledger import Ledger
 from parties.reuse.linear_probe import LinearProbe
 from parties.reuse.profile import Profile, Source
 from parties.reuse.resque import Resque
@@ -33,10 +36,11 @@ from parties.training import Training, load_weights, weights_of
 from server.outcome import Outcome, Progress
 from server.strategies import State
 from server.strategies.donor import Donor
+from simulations.build import build as build_part
 from simulations.engines import apps
 from simulations.engines.grid import InlineGrid
 from simulations.results import RunFolder
-from tests.checks import contexts, hold_on, run_config
+from tests.checks import SMALL_HEART, contexts, hold_on, plain, run_config
 
 MEASURES = (ZeroShot(), Resque(), Arm(draws=0), LinearProbe())
 TRAINING = Training(epochs=12, batch_size=32, learning_rate=0.1, momentum=0.0, schedule="constant")
@@ -353,3 +357,78 @@ def test_a_donor_publishes_its_own_model_only() -> None:
     assert Donor().trainers(["c", "b"]) == ("b",)
     assert rule.combine({"a": one, "b": two}, State()).published is two
     assert rule.combine({}, State()).published is None
+
+
+# --------------------------------------------------------------------- the gate, round by round
+
+ROUNDS = (*SMALL_HEART, "study.seeds=1", "strategy.rounds=3", "gate=message")
+
+
+def gated(folder: Path, *overrides: str) -> dict[str, Outcome]:
+    config = run_config(folder, *ROUNDS, *overrides)
+    hold_on(InlineGrid(apps.client, contexts(config)), config)
+    found = {name: RunFolder(folder).load(name) for name in RunFolder(folder).held()}
+    return {name: pair[0] for name, pair in found.items() if pair is not None}
+
+
+HUNGARY = "+gate@parties.hungary.gate=message"
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_models_that_pass_are_used_as_without_a_gate(tmp_path: Path) -> None:
+    told, plainly = gated(tmp_path / "a"), gated(tmp_path / "b", "gate=off")
+    assert told["train_sharing-seed0"].summaries == plainly["train_sharing-seed0"].summaries
+    assert {r["refused"] for r in rows(tmp_path / "a" / "adoptions.csv")} == {"False"}
+    assert rows(tmp_path / "b" / "adoptions.csv") == []
+
+
+def test_a_firm_does_not_train_on_from_a_model_that_its_gate_refuses(tmp_path: Path) -> None:
+    told = gated(tmp_path, HUNGARY, "parties.hungary.gate.max_parameters=3")["train_sharing-seed0"]
+    assert told.declined == {"hungary": "the model does not pass the adoption gate of hungary"}
+    assert told.summaries["hungary"].gain == 0
+    assert told.summaries["cleveland"].adopted == "published"
+    trained = [r for r in rows(tmp_path / "rounds.csv") if r["contract"] == "train_sharing"]
+    assert {r["round"] for r in trained if r["firm"] == "hungary" and r["status"] == "ok"} == {"0"}
+
+
+def test_a_firm_does_not_use_a_model_that_its_gate_refuses(tmp_path: Path) -> None:
+    # With one round the model is first seen when it is to be used.
+    told = gated(tmp_path, HUNGARY, "strategy.rounds=1", "parties.hungary.gate.max_parameters=3")
+    hungary = told["train_sharing-seed0"].summaries["hungary"]
+    assert (hungary.adopted, hungary.gain) == ("own", 0)
+    (row,) = [r for r in rows(tmp_path / "adoptions.csv") if r["firm"] == "hungary"]
+    assert (row["decision"], row["refused"]) == ("scratch", "True")
+    (problem,) = rows(tmp_path / "problems.csv")
+    assert (problem["name"], problem["theme"]) == ("compute", "hardware")
+    assert (problem["opened"], problem["closed"]) == ("1", "")
+
+
+def test_problems_reach_the_results_with_the_round_they_opened_in(tmp_path: Path) -> None:
+    back = ("parties.hungary.kept_back=0.4", HUNGARY, "parties.hungary.gate.max_ece=0.001")
+    told = gated(tmp_path, *back)["train_sharing-seed0"]
+    (problem,) = rows(tmp_path / "problems.csv")
+    assert (problem["firm"], problem["name"], problem["theme"]) == (
+        *("hungary", "reliability", "output quality"),
+    )
+    assert (problem["opened"], problem["closed"]) == ("1", "")
+    assert told.summaries["hungary"].adopted == "published"  # it warns, and does not block
+
+
+def test_a_problem_closes_in_the_round_in_which_the_check_passes(
+    model: nn.Module, upright: Examples
+) -> None:
+    gate = build_part(plain("gate=message")["gate"])
+    checker = Checker(gate, Mlp((64,)), build, upright, None, 10, torch.device("cpu"))
+    terms = Terms("train_sharing", True, False, 3)
+    good = weights_of(model)
+    flat = {k: np.full_like(v, 0.1) if v.ndim == 2 else v for k, v in good.items()}
+    broken = {k: np.where(v == v.max(), np.nan, v) for k, v in good.items()}
+    ledger = Ledger()
+    for turn, (arrays, passes) in enumerate([(flat, True), (broken, False), (good, True)], 1):
+        told, ledger = checker.check(Weights(arrays, 1), terms, turn, ledger)
+        assert told is passes
+    (found,) = problems_of(ledger)
+    assert (found.name, found.opened, found.closed) == ("weights", 1, 3)

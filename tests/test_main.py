@@ -102,6 +102,7 @@ def test_a_run_folder_holds_the_whole_record(loans: subprocess.CompletedProcess[
         "scores.csv",
         "seconds.csv",
         "adoptions.csv",
+        "problems.csv",
         "messages.csv",
         "payoffs.csv",
         "verdict.json",
