@@ -4,7 +4,9 @@ What is not a type of this module cannot cross. The operator sends a *request*
 (:class:`Enrol`, :class:`Offer`, :class:`Query`, :class:`Play`, :class:`Measure`), a firm sends an
 *answer* (:class:`Declaration`, :class:`Trained`, :class:`Predictions`, :class:`Actions`,
 :class:`Scores`, :class:`Refusal` or :class:`Fault`). There is deliberately no type for features
-or labels; of a firm's own held-out cases only means and a variance can be told.
+or labels. Of a firm's own held-out cases only means and a variance can be told, of its own data a
+few measures (:class:`ReuseReport`) and, by a donor, sums and quantiles of what its model makes of
+them (the profile card in :class:`Weights`).
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
@@ -17,10 +18,7 @@ from parties.backbones.cnn import Cnn
 from parties.backbones.mlp import Mlp
 from parties.exchange import Array
 from parties.reuse.adoption import Adoption
-from parties.reuse.artifact import (
-    Golden,
-    write_artifact,
-)
+from parties.reuse.artifact import Golden, collect, write_artifact
 from parties.reuse.card import Card
 from parties.reuse.checks import BLOCK, WARN, Receiver
 from parties.reuse.checks.quality import turns
@@ -32,6 +30,7 @@ from parties.reuse.manifest import (
     Outputs,
     describe,
 )
+from parties.reuse.signing import make_keys
 from parties.training import Training, load_weights, weights_of
 
 CLASSES = tuple(str(digit) for digit in range(10))
@@ -193,3 +192,25 @@ class Payload:
 def speaking(adoption: Adoption) -> dict[int, str]:
     """The checks that warn or block."""
     return {c.number: c.status for c in adoption.checks if c.status in (WARN, BLOCK)}
+
+
+# -------------------------------------------------------------------------------------- fixtures
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("keys")
+    for firm in ("alpha", "beta"):
+        make_keys(folder, firm)
+    return folder
+
+
+@pytest.fixture
+def world(tmp_path: Path, keys: Path) -> World:
+    return World(tmp_path / "artifact", keys)
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory, keys: Path) -> dict[str, bytes]:
+    folder = World(tmp_path_factory.mktemp("healthy") / "artifact", keys).write()
+    return dict(collect(folder).content)

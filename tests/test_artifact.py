@@ -59,28 +59,11 @@ from tests.offers import (
     receiver,
     speaking,
 )
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("keys")
-    for firm in ("alpha", "beta"):
-        make_keys(folder, firm)
-    return folder
-
-
-@pytest.fixture
-def world(tmp_path: Path, keys: Path) -> World:
-    return World(tmp_path / "artifact", keys)
-
+from tests.offers import healthy as healthy
+from tests.offers import keys as keys
+from tests.offers import world as world
 
 # ------------------------------------------------------------------------------ made by an enemy
-
-
-@pytest.fixture(scope="module")
-def healthy(tmp_path_factory: pytest.TempPathFactory, keys: Path) -> dict[str, bytes]:
-    folder = World(tmp_path_factory.mktemp("healthy") / "artifact", keys).write()
-    return dict(collect(folder).content)
 
 
 EARLY = (1, 2, 3)

@@ -25,7 +25,6 @@ from parties.reuse.artifact import (
     WEIGHTS,
     Artifact,
     Golden,
-    collect,
 )
 from parties.reuse.bounded import ArtifactError
 from parties.reuse.card import Card
@@ -42,7 +41,6 @@ from parties.reuse.manifest import (
     describe,
     digest_of,
 )
-from parties.reuse.signing import make_keys
 from parties.training import weights_of
 from simulations.build import build
 from tests.offers import (
@@ -62,28 +60,12 @@ from tests.offers import (
     receiver,
     speaking,
 )
+from tests.offers import healthy as healthy
+from tests.offers import keys as keys
+from tests.offers import world as world
 
 CONF = Path(conf.__file__).parent / "gate"
 EARLY = (1, 2, 3)
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("keys")
-    for firm in ("alpha", "beta"):
-        make_keys(folder, firm)
-    return folder
-
-
-@pytest.fixture
-def world(tmp_path: Path, keys: Path) -> World:
-    return World(tmp_path / "artifact", keys)
-
-
-@pytest.fixture(scope="module")
-def healthy(tmp_path_factory: pytest.TempPathFactory, keys: Path) -> dict[str, bytes]:
-    folder = World(tmp_path_factory.mktemp("healthy") / "artifact", keys).write()
-    return dict(collect(folder).content)
 
 
 def test_a_healthy_artifact_passes_all_twenty_checks(world: World) -> None:
@@ -534,9 +516,9 @@ def test_no_adoption_is_read_from_another_text(text: str) -> None:
 
 def judged_in(rounds: list[tuple[int, World]], ledger: Ledger) -> tuple[Ledger, list[Adoption]]:
     adoptions = []
-    for turn, world in rounds:
-        gate = replace(world.policy(), checks=(1, 2, 3, 4, 18, 19), demanded=())
-        adoption = gate.judge(world.write(), replace(receiver(), ledger=ledger))
+    for turn, place in rounds:
+        gate = replace(place.policy(), checks=(1, 2, 3, 4, 18, 19), demanded=())
+        adoption = gate.judge(place.write(), replace(receiver(), ledger=ledger))
         ledger = ledger.record(adoption, turn)
         adoptions.append(adoption)
     return ledger, adoptions
