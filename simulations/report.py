@@ -26,6 +26,7 @@ from simulations.conclude import outcomes_of
 from simulations.page import INK, number, render, svg, with_own_ids
 from simulations.results import RunFolder, digest, write_whole
 from simulations.study import Study
+from simulations.worth import worth
 
 # Okabe and Ito's palette; its green and vermilion are kept for decisions.
 BLUE, *OTHERS = ("#0072B2", "#E69F00", "#CC79A7", "#56B4E9")
@@ -66,6 +67,7 @@ def _content(study: Study, folder: RunFolder, verdict: Mapping[str, Any]) -> dic
         ),
         "payoffs": _payoff_panels(contracts, firms),
         "curves": _curve_panels(_table(folder, "rounds.csv"), firms),
+        "worth": worth(_table(folder, "rounds.csv"), _table(folder, "seconds.csv")),
         "predicted": _predicted_panels(_table(folder, "payoffs.csv"), firms),
         "joint": _joint(study, outcomes),
         "messages": _messages(_table(folder, "messages.csv"), firms),

@@ -42,6 +42,7 @@ def a_history(pairs: int = 40) -> pd.DataFrame:
     epochs = rng.integers(0, 40, pairs) / 4
     return pd.DataFrame(
         {
+            "case": [f"case-{i}" for i in range(pairs)],
             "model": [f"cnn-{i % 4}" for i in range(pairs)],
             "shift": ["rotation_180" if i % 10 == 0 else "noise_0.1" for i in range(pairs)],
             "kind": "noise",
@@ -49,7 +50,6 @@ def a_history(pairs: int = 40) -> pd.DataFrame:
             "scratch_epochs": np.where(epochs > 9, np.nan, epochs + 1),
             "scratch_accuracy": np.where(np.arange(pairs) % 4 == 3, 0.5, 0.9),
             "ceiling": 1 - epochs / 100,
-            "steady_epochs": epochs,
             "cpu_seconds_epoch": 0.02,
             "card_bytes": 1000,
             "floor": 0.1,
@@ -60,6 +60,16 @@ def a_history(pairs: int = 40) -> pd.DataFrame:
             "leep_ms": 1.0,
         }
     )
+
+
+def curves_of(history: pd.DataFrame) -> pd.DataFrame:
+    """Readings that are .04 below the ceiling from an epoch on, and at it 5 epochs later."""
+    points = np.arange(81) / 4
+    since = points[None, :] - history["epochs"].to_numpy()[:, None]
+    told = pd.DataFrame(np.where(since >= 5, 0.9, np.where(since >= 0, 0.86, 0.2)), columns=points)
+    told.insert(0, "case", history["case"])
+    told.insert(1, "run", "kept")
+    return told.assign(cpu_seconds_epoch=0.02)
 
 
 def test_coefficients_are_scipys_also_among_ties() -> None:
@@ -74,7 +84,9 @@ def test_coefficients_are_scipys_also_among_ties() -> None:
 
 def test_the_table_turns_measures_the_way_of_epochs_and_takes_models_as_units() -> None:
     history = a_history()
-    table = table_of(history, {"arm": Arm(), "leep": Leep()}, 200).set_index("measure")
+    table = table_of(history, curves_of(history), {"arm": Arm(), "leep": Leep()}, 200).set_index(
+        "measure"
+    )
     assert table.loc["leep", "all_spearman"] == pytest.approx(1)
     assert table.loc["leep", "ceiling"] == pytest.approx(-1)
     assert table.loc["leep", "within"] == pytest.approx(1)
@@ -87,6 +99,20 @@ def test_the_table_turns_measures_the_way_of_epochs_and_takes_models_as_units() 
     assert low < expected < high
     assert table.loc["arm", "epoch_share"] == pytest.approx(5 / 20)
     assert list(table["labels"]) == [False, True]
+    assert table.loc["arm", "at_0.05"] == pytest.approx(expected)
+
+
+def test_a_margin_below_the_ceiling_decides_when_a_model_counts_as_retrained() -> None:
+    history = a_history()
+    curves = curves_of(history)
+    # All get to .86 when they should; to .9 they get in the opposite order.
+    later = [c for c in curves.columns if isinstance(c, float)]
+    swift = 20 - history["epochs"].to_numpy()[:, None]
+    at_last = np.array(later)[None, :] >= swift
+    curves[later] = np.where(at_last, 0.9, np.minimum(curves[later], 0.86))
+    leep = table_of(history, curves, {"leep": Leep()}, 20).iloc[0]
+    assert leep["at_0.05"] > 0.99
+    assert leep["at_0.02"] < -0.99
 
 
 def test_the_facts_count_pairs_where_a_new_model_never_got_there() -> None:
@@ -179,7 +205,7 @@ def test_a_killed_campaign_goes_on_and_measures_nothing_twice(
     assert card.size == history["card_bytes"].iloc[-1]
     assert list(card.quantiles) == ["1", "3", "6", "8"]
     page = Page(run / "report.html")
-    assert [a["id"] for tag, a in page.tags if tag == "table"] == ["measures"]
+    assert [a["id"] for tag, a in page.tags if tag == "table"] == ["measures", "margins"]
     assert all(name in page.tables[0] for name in MEASURES)
     assert not [a for _, a in page.tags if "src" in a or "href" in a]
 

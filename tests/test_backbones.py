@@ -31,6 +31,7 @@ from sklearn.linear_model import LogisticRegression
 from parties.backbones.pretrained import Pretrained, embeddings, untrained
 from parties.backbones.pretrained.efficientnet_lite import SameConv
 from parties.exchange import Array, FedpactError
+from parties.reuse.leep import leep
 from simulations.backbones import archive as reader
 from simulations.backbones.__main__ import main
 from simulations.backbones.archive import Pin, read_members
@@ -45,7 +46,6 @@ from simulations.campaigns.backbones_scores import (
     cka,
     h_score,
     in_few_columns,
-    leep,
     logme,
     nearest_centroid,
     standardised,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from server.outcome import Outcome
@@ -21,6 +22,7 @@ from simulations.engines.grid import InlineGrid
 from simulations.report import number, write_report
 from simulations.results import RunFolder
 from simulations.study import Study, study_of
+from simulations.worth import worth
 from tests.checks import (
     SMALL_HEART,
     SMALL_LOANS,
@@ -195,6 +197,36 @@ def test_the_money_that_would_mend_a_contract_is_shown(loans: Any) -> None:
             assert number(transfer["nash"]) in page.tables[1]
             low, high = transfer["interval"]
             assert (low, high) == pytest.approx((-gains[0], gains[1]))
+
+
+def test_the_end_of_training_is_gdeis_and_every_contract_of_a_kind_shares_a_row() -> None:
+    steps = [("no_sharing", s, 0, e, v) for s in (0, 1) for e, v in enumerate((4.0, 2.0, 1.0))]
+    steps += [("train_sharing", 0, r, 0, v) for r, v in enumerate((2.0, 3.0))]
+    steps += [("full_sharing", *row[1:]) for row in steps if row[0] == "train_sharing"]
+    columns = ["contract", "seed", "round", "epoch", "loss"]
+    rounds = pd.DataFrame(steps, columns=columns).assign(firm="a")
+    seconds = pd.DataFrame(
+        [("no_sharing", "a", 5.0), ("no_sharing", "a", 7.0), ("train_sharing", "a", "nan")],
+        columns=["contract", "firm", "joules"],
+    )
+    alone, shared = worth(rounds, seconds)
+    assert alone["contracts"] == ["no_sharing"]
+    assert alone["efficiency"] == pytest.approx(55.704, abs=1e-3)  # the doctest of `efficiency`
+    assert (alone["first"], alone["last"], alone["step_gain"]) == (4, 1, 0.5)
+    assert alone["joule"] == pytest.approx(6 / 12)
+    assert alone["course"] == "learning (2)"
+    assert shared["contracts"] == ["train_sharing", "full_sharing"]
+    assert (shared["efficiency"], shared["step_gain"], shared["joule"]) == (99, -0.5, None)
+    assert shared["course"] == "diverged (1)"
+    assert worth(pd.DataFrame(), seconds) == []
+
+
+def test_the_report_says_what_the_last_epoch_still_took_off(loans: Any) -> None:
+    page = Page(write_report(*loans))
+    places = [a.get("id") for a in page.named("table")]
+    told = page.tables[places.index("worth")]
+    assert "lender_a" in told
+    assert "learning (" in told
 
 
 def test_firms_that_contest_nothing_have_no_joint_table_and_no_prediction(heart: Any) -> None:

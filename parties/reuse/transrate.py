@@ -29,7 +29,7 @@ class TransRate(ReuseMeasure):
         eps: the distortion, squared units of the embedding.
 
     References:
-        Huang et al., arXiv 2106.09301.
+        Huang et al., arXiv 2106.09362.
     """
 
     eps: float = 1e-4

@@ -1,8 +1,8 @@
 """What a few labels say of features, before anything is fitted to be used: scores of transfer.
 
 Each takes features (n, d) and labels (n,) of classes 0 to k - 1, and is higher where the features
-speak for being reused. All but LEEP first standardise the columns, so that layers of different
-scales can be compared; LEEP takes the source model's probabilities in the place of features.
+speak for being reused. All first standardise the columns, so that layers of different scales can be
+compared; what is then scored is the firm's own measures (`parties.reuse`) where one is the same.
 
 >>> labels = np.repeat([0, 1, 2, 3], 10)
 >>> noise = np.random.default_rng(0).normal(size=(40, 5))
@@ -18,6 +18,9 @@ from collections.abc import Callable
 import numpy as np
 
 from parties.exchange import Array
+from parties.reuse import cka as reuse_cka
+from parties.reuse import logme as reuse_logme
+from parties.reuse import transrate as reuse_transrate
 
 Score = Callable[[Array, Array], float]
 
@@ -99,95 +102,25 @@ def h_score(features: Array, labels: Array) -> float:
     return float((between[total > 0] / total[total > 0]).sum())
 
 
-def transrate(features: Array, labels: Array, distortion: float = 1e-4) -> float:
-    """How much shorter a code for the features gets once the class is known, nats.
-
-    R(Z) - sum_c n_c/n R(Z_c) with R(Z) = 1/2 log det(I + Z'Z / (n distortion)); the columns of Z
-    are standardised and divided by the root of their number, so that a row has length 1 on average.
-    Z_c is not centred again: of two classes with opposite means it says nothing.
+def transrate(features: Array, labels: Array) -> float:
+    """TransRate of standardised columns over the root of their number: a row's length is about 1.
 
     References:
-        Huang, Wei, Rong, Yang, Huang, arXiv 2106.09362, equations 2 to 4.
+        `parties.reuse.transrate`.
     """
     (x,) = in_few_columns(standardised(features) / np.sqrt(features.shape[1]))
-    parts = [x[labels == c] for c in np.unique(labels)]
-    inside = sum(len(p) / len(x) * _rate(p, distortion) for p in parts)
-    return float(_rate(x, distortion) - inside)
-
-
-def _rate(z: Array, distortion: float) -> float:
-    inner = z @ z.T / (len(z) * distortion)
-    return 0.5 * float(np.linalg.slogdet(np.eye(len(z)) + inner)[1])
+    return reuse_transrate.transrate(x, labels, 1e-4)
 
 
 def logme(features: Array, labels: Array) -> float:
-    """Mean log evidence a case of a Bayesian linear model on the features, mean over classes.
-
-    References:
-        You, Liu, Wang, Long, arXiv 2102.11005, algorithm 1.
-    """
-    x = standardised(features)
-    n, d = x.shape
-    left, sizes, _ = np.linalg.svd(x, full_matrices=False)
-    spread = sizes**2
-    evidence = []
-    for target in _one_hot(labels).T:
-        along = left.T @ target
-        outside = max(float(target @ target - along @ along), 0.0)
-        alpha = beta = 1.0
-        for _ in range(100):
-            ratio = alpha / beta
-            gamma = float((spread / (spread + ratio)).sum())
-            weights = float((spread * along**2 / (spread + ratio) ** 2).sum())
-            residual = float((along**2 * ratio**2 / (spread + ratio) ** 2).sum()) + outside
-            alpha, before = gamma / max(weights, 1e-12), ratio
-            beta = (n - gamma) / max(residual, 1e-12)
-            if abs(alpha / beta - before) <= 1e-3 * before:
-                break
-        ratio = alpha / beta
-        weights = float((spread * along**2 / (spread + ratio) ** 2).sum())
-        residual = float((along**2 * ratio**2 / (spread + ratio) ** 2).sum()) + outside
-        determinant = np.log(alpha + beta * spread).sum() + (d - len(spread)) * np.log(alpha)
-        total = d * np.log(alpha) + n * np.log(beta) - determinant - n * np.log(2 * np.pi)
-        evidence.append((total - beta * residual - alpha * weights) / (2 * n))
-    return float(np.mean(evidence))
+    """LogME of standardised columns (`parties.reuse.logme`)."""
+    return reuse_logme.logme(standardised(features), labels)
 
 
 def cka(features: Array, labels: Array) -> float:
-    """Linear centred kernel alignment of the features with one-hot labels, 0 to 1.
-
-    ||X'Y||^2 / (||X'X|| ||Y'Y||), X and Y centred.
-
-    References:
-        Kornblith, Norouzi, Lee, Hinton, arXiv 1905.00414, equation 3.
-    """
+    """Linear CKA of standardised columns with one-hot labels, 0 to 1 (`parties.reuse.cka`)."""
     (x,) = in_few_columns(standardised(features))
-    y = _one_hot(labels)
-    y = y - y.mean(0)
-    size = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
-    return float(np.linalg.norm(x.T @ y) ** 2 / size) if size > 0 else 0.0
-
-
-def leep(probabilities: Array, labels: Array) -> float:
-    """Mean log probability of the labels, by the source classes that they go with, nats.
-
-    log sum_z P(y|z) p(z|x) with P(y, z) = 1/n sum_i p(z|x_i) 1[y_i = y].
-
-    Args:
-        probabilities: (n, source classes) of the source model.
-
-    References:
-        Nguyen, Hassner, Seeger, Archambeau, arXiv 2002.12462, equation 2.
-
-    >>> leep(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([1, 0]))
-    0.0
-    """
-    p = np.asarray(probabilities, float)
-    joint = _one_hot(labels).T @ p / len(labels)
-    seen = joint.sum(0)
-    given = joint / np.where(seen > 0, seen, 1)
-    said = (p @ given.T)[np.arange(len(labels)), labels]
-    return float(np.log(np.maximum(said, 1e-300)).mean())
+    return reuse_cka.cka(x, _one_hot(labels))
 
 
 def _one_hot(labels: Array) -> Array:
