@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -74,18 +75,29 @@ class Training:
         check("learning_rate", self.learning_rate > 0, "legal is a number > 0")
         check("momentum", self.momentum < 1, "legal is a number in [0, 1)")
         check("schedule", self.schedule in SCHEDULES, f"legal are {', '.join(SCHEDULES)}")
-        try:
-            if self.device != "auto":
-                torch.device(self.device)
-        except (RuntimeError, TypeError):
-            check("device", False, "legal are 'auto', 'cpu', 'cuda' and 'cuda:N'")
+        named = isinstance(self.device, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)
+        check("device", bool(named), "legal are 'auto', 'cpu', 'cuda' and 'cuda:N'")
 
     @property
     def torch_device(self) -> torch.device:
-        """Where the model is trained."""
+        """Where the model is trained.
+
+        Raises:
+            FedpactError: this process has no such device.
+        """
+        if self.device == "cpu":
+            return torch.device("cpu")
+        there = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return torch.device(self.device)
+            return torch.device("cuda" if there else "cpu")
+        device = torch.device(self.device)
+        # Asked here and not above: who plans a training may be on a machine without a GPU.
+        if (device.index or 0) >= there:
+            raise FedpactError(
+                f"training.device is {self.device!r}, and torch finds {there} GPUs here; legal are "
+                "cpu, auto and a GPU that is there. Use training.device=auto."
+            )
+        return device
 
     def fit(
         self,

@@ -84,6 +84,9 @@ def _hold_one(
     study = study_of(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     engine: Engine = build(config["engine"])
     plan = engine.plan(len(study.names))
+    if not getattr(engine, "address", None):  # the firms train on this machine
+        for name in study.names:
+            _ = study.firms[name].training.torch_device
     folder = RunFolder(folder_path)
     shown = config["progress"] == "auto"
     with folder.lock():

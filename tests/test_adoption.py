@@ -24,6 +24,7 @@ from parties.reuse import Target
 from parties.reuse.adopt import Adopter
 from parties.reuse.arm import Arm
 from parties.reuse.checked import Checker, problems_of
+from parties.reuse.gate import Gate
 from parties.reuse.history import History
 from parties.reuse.judge import Epoch, Judge, Judgement
 from parties.reuse.ledger import Ledger
@@ -415,6 +416,18 @@ def test_problems_reach_the_results_with_the_round_they_opened_in(tmp_path: Path
     )
     assert (problem["opened"], problem["closed"]) == ("1", "")
     assert told.summaries["hungary"].adopted == "published"  # it warns, and does not block
+
+
+def test_checks_of_what_a_message_does_not_declare_object_to_every_model(
+    model: nn.Module, upright: Examples
+) -> None:
+    gate = Gate(checks=(1, 2, 3, 6, 7, 9, 10, 17, 18, 19, 20), max_epsilon=1.0)
+    checker = Checker(gate, Mlp((64,)), build, upright, upright, 10, torch.device("cpu"))
+    terms = Terms("train_sharing", True, False, 3)
+    for turn, objecting in ((0, [18, 20]), (1, [18, 19, 20])):
+        passes, ledger = checker.check(Weights(weights_of(model), 1), terms, turn, Ledger())
+        assert not passes
+        assert [problem.check for problem in problems_of(ledger)] == objecting
 
 
 def test_a_problem_closes_in_the_round_in_which_the_check_passes(

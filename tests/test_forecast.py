@@ -145,6 +145,26 @@ def test_a_table_that_is_no_history_is_refused(tmp_path: Path) -> None:
         History.load(file)
 
 
+@pytest.mark.parametrize("text", ["", "a,b\n"])
+def test_a_table_without_rows_must_have_the_columns_of_a_history_too(
+    text: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text(text)
+    with pytest.raises(FedpactError, match="lacks the columns case, kind"):
+        History.load(file)
+    file.write_text(",".join(NEEDED) + "\n")
+    assert History.load(file).rows == ()
+
+
+@pytest.mark.parametrize("values", ["a,b,1,2,.9,7", "a,b,1,2"])
+def test_a_row_with_values_too_many_or_too_few_is_named(values: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text(",".join(NEEDED) + "\nz,k,1,2,.9\n" + values + "\n")
+    with pytest.raises(FedpactError, match="case 2 has not as many values as there are columns"):
+        History.load(file)
+
+
 def test_a_word_in_the_place_of_a_number_leaves_the_row_out() -> None:
     rows = [dict.fromkeys(NEEDED, "1") | {"arm": word} for word in ("0.5", "much", "nan", "")]
     assert len(History(tuple(rows)).table(["arm"], "epochs")[1]) == 1

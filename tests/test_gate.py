@@ -47,6 +47,7 @@ from tests.offers import (
     BACKBONE,
     CARD_OF_PEER,
     CLASSES,
+    KINDS,
     MANIFEST_OF_PEER,
     PARENT,
     TRAINING,
@@ -571,8 +572,29 @@ def test_a_problem_is_open_from_the_first_warning_to_the_next_pass(
     assert load(tmp_path / "none.json") == Ledger()
     for spoilt in (b"", b"\xff", ledger.to_json().encode()[:-9]):
         (tmp_path / "ledger.json").write_bytes(spoilt)
-        with pytest.raises(FedpactError, match="ledger"):
+        with pytest.raises(FedpactError, match=r"ledger.*Restore the ledger from a copy"):
             load(tmp_path / "ledger.json")
+    (tmp_path / "ledger.json").write_text(ledger.to_json().replace('"format": 1', '"format": 99'))
+    with pytest.raises(FedpactError, match="of format 99; legal is 1"):
+        load(tmp_path / "ledger.json")
+
+
+def test_a_place_where_no_ledger_can_be_is_named_before_it_is_needed(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "none" / "ledger.json"):
+        with pytest.raises(FedpactError, match=r"cannot be read .* make the folder"):
+            load(place)
+        with pytest.raises(FedpactError, match="cannot be written"):
+            save(Ledger(), place)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"widths": 5}, {"widths": "${oc.env:HOME}"}, {"widths": [2**62, 2**62]}, {"x": 1}]
+)
+def test_a_backbone_of_an_enemys_fields_is_refused_in_words(fields: dict[str, Any]) -> None:
+    about = replace(MANIFEST_OF_PEER, backbone={**describe(BACKBONE), "fields": fields})
+    with pytest.raises(FedpactError, match=r"cannot be built|each width is a whole number") as told:
+        built_from(KINDS)(about)
+    assert str(Path.home()) not in str(told.value)
 
 
 def test_who_offers_anothers_weights_becomes_no_maker_of_them(world: World) -> None:

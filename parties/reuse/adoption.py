@@ -13,6 +13,7 @@ from parties.reuse.texts import to_text
 ALL = tuple(range(1, 21))
 LATENCY = 13
 FORMAT = 1
+AGAIN = "Judge the artifact again."
 
 
 @final
@@ -95,8 +96,9 @@ class Adoption:
         Raises:
             FedpactError: it is none.
         """
-        said = read_json(text.encode(errors="surrogatepass"), "adoption.json")
-        exactly(said, ("format", *(f.name for f in fields(Adoption))), "adoption.json")
+        said = read_json(text.encode(errors="surrogatepass"), "adoption.json", AGAIN)
+        names = ("format", *(f.name for f in fields(Adoption)))
+        exactly(said, names, "adoption.json", AGAIN)
         if said.pop("format") != FORMAT or said["decision"] not in ("adopt", "refuse"):
             raise FedpactError(
                 "adoption.json is of another format, or decides nothing; legal are format "

@@ -39,6 +39,8 @@ MOST_HEADER = 4 << 20  # bytes of a safetensors header
 MOST_FILES = 64  # entries of a folder that are looked at
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 MOST_SIZES = 8  # dimensions of a tensor
+ASK = "Ask its maker for the artifact again."
+WRITE = "Write it with write_artifact."
 
 
 @final
@@ -47,7 +49,7 @@ class ArtifactError(FedpactError):
 
 
 @contextmanager
-def only_declared(what: str) -> Iterator[None]:
+def only_declared(what: str, remedy: str = ASK) -> Iterator[None]:
     """Hostile bytes make the libraries below raise anything at all; here it becomes one error."""
     try:
         yield
@@ -55,8 +57,7 @@ def only_declared(what: str) -> Iterator[None]:
         raise
     except Exception as fault:
         raise ArtifactError(
-            f"{what} cannot be read ({type(fault).__name__}: {str(fault)[:200]}). Ask its maker "
-            "for the artifact again."
+            f"{what} cannot be read ({type(fault).__name__}: {str(fault)[:200]}). {remedy}"
         ) from fault
 
 
@@ -111,8 +112,11 @@ def read_folder(folder: Path, most_bytes: int) -> tuple[dict[str, bytes], dict[s
     return content, strange
 
 
-def read_json(content: bytes, what: str) -> dict[str, Any]:
+def read_json(content: bytes, what: str, remedy: str = ASK) -> dict[str, Any]:
     """An object of strict JSON: UTF-8, no key twice, no NaN or infinity.
+
+    Args:
+        what: its name in errors; remedy: what to do about bytes that are no JSON.
 
     >>> read_json(b'{"a": 1, "a": 2}', "x")
     Traceback (most recent call last):
@@ -136,7 +140,7 @@ def read_json(content: bytes, what: str) -> dict[str, Any]:
             raise ArtifactError(f"{what} has the number {text}; legal are finite ones. Mend it.")
         return value
 
-    with only_declared(what):
+    with only_declared(what, remedy):
         read = json.loads(
             content.decode("utf-8"),
             object_pairs_hook=once,
@@ -270,10 +274,10 @@ def is_number(value: object) -> bool:
     return abs(value) < 1e300  # compares whole numbers of any size, and no NaN
 
 
-def exactly(fields: Mapping[str, Any], names: tuple[str, ...], what: str) -> None:
+def exactly(
+    fields: Mapping[str, Any], names: tuple[str, ...], what: str, remedy: str = WRITE
+) -> None:
     """Refuses an object that lacks a field or has one too many."""
     if not isinstance(fields, Mapping) or set(fields) != set(names):
         has = sorted(fields) if isinstance(fields, Mapping) else type(fields).__name__
-        raise ArtifactError(
-            f"{what} has {has}; legal are exactly {sorted(names)}. Write it with write_artifact."
-        )
+        raise ArtifactError(f"{what} has {has}; legal are exactly {sorted(names)}. {remedy}")

@@ -27,6 +27,13 @@ SENDER = "operator"
 class Checker:
     """Holds a firm's gate on the models that a contract publishes, round by round.
 
+    A message holds tensors and no manifest: it is written here, from what the firm itself knows.
+    So only checks of the tensors carry information: 4 (architecture), 5 (weights), 8 (repeatable),
+    11 to 13 (cost) and, where there are cases to judge on, 14 to 16 (quality), without an own model
+    to compare with, for there is often none yet. The others say the same of every model: 1, 2, 6,
+    10 and 17 are skipped, 3, 7 and 9 pass, 18 objects (no licence is declared), 19 does after the
+    first round (no parent is) and 20 wherever the policy asks for an epsilon.
+
     Args:
         gate: its policy; checks that need files are skipped, or block where they are demanded.
         backbone, build: what the model must fit; judging: cases that it was not trained on, or

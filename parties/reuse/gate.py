@@ -244,33 +244,51 @@ class Gate:
         )
 
 
-def built_from(kinds: Mapping[str, type[Backbone]]) -> Callable[[Manifest], nn.Module]:
-    """A builder for `Receiver.build` that knows these backbones, and no other code.
+def backbone_of(manifest: Manifest, kinds: Mapping[str, type[Backbone]]) -> Backbone:
+    """The recipe that a manifest names, of these classes and no other code.
 
     Args:
         kinds: class path as a manifest has it -> the firm's own class.
+
+    Raises:
+        FedpactError: it is none of them, its fields are not the class's, or it takes no flat
+            features.
     """
+    name = manifest.backbone["class"]
+    if name not in kinds:
+        raise FedpactError(
+            f"the backbone {name!r} is not one that the firm builds; legal are "
+            f"{', '.join(sorted(kinds))}. Add the class to the firm's own list, or refuse."
+        )
+    shape = manifest.inputs.shape
+    if len(shape) != 1:
+        raise FedpactError(
+            f"the inputs have the shape {shape}; legal are flat features (d,) here. Flatten "
+            "them, or build the module yourself."
+        )
+    try:
+        return kinds[name](**manifest.backbone["fields"])
+    except FedpactError:
+        raise
+    except Exception as fault:  # fields of an enemy's choice make a constructor raise anything
+        raise FedpactError(
+            f"the backbone {name} cannot be built: {str(fault)[:200]}. Ask its maker which version "
+            "of the class was used."
+        ) from fault
+
+
+def built_from(kinds: Mapping[str, type[Backbone]]) -> Callable[[Manifest], nn.Module]:
+    """A builder for `Receiver.build` that knows these backbones, and no other code."""
 
     def build(manifest: Manifest) -> nn.Module:
-        name = manifest.backbone["class"]
-        if name not in kinds:
-            raise FedpactError(
-                f"the backbone {name!r} is not one that the firm builds; legal are "
-                f"{', '.join(sorted(kinds))}. Add the class to the firm's own list, or refuse."
-            )
+        backbone = backbone_of(manifest, kinds)
         try:
-            backbone = kinds[name](**manifest.backbone["fields"])
-        except TypeError as fault:
+            return backbone.build(manifest.inputs.shape[0], len(manifest.outputs.classes), 0)
+        except (RuntimeError, TypeError, ValueError, OverflowError) as fault:  # sizes past torch's
             raise FedpactError(
-                f"the backbone {name} cannot be built: {fault}. Ask its maker which version of the "
-                "class was used."
+                f"the backbone {manifest.backbone['class']} cannot be built with the manifest's "
+                f"fields ({str(fault).splitlines()[0][:200]}); legal are sizes of the weights. Ask "
+                "its maker for the fields that the model was built with."
             ) from fault
-        shape = manifest.inputs.shape
-        if len(shape) != 1:
-            raise FedpactError(
-                f"the inputs have the shape {shape}; legal are flat features (d,) here. Flatten "
-                "them, or build the module yourself."
-            )
-        return backbone.build(shape[0], len(manifest.outputs.classes), 0)
 
     return build

@@ -39,25 +39,32 @@ class History:
         """Read a history; a file that is not there is an empty one.
 
         Raises:
-            FedpactError: it is no table with the needed columns.
+            FedpactError: it is no table with the needed columns, or a row has not as many values.
         """
         file = Path(path)
         if not file.exists():
             return cls()
         try:
-            rows = tuple(csv.DictReader(io.StringIO(file.read_text("utf-8"))))
+            table = csv.DictReader(io.StringIO(file.read_text("utf-8")))
+            rows, columns = tuple(table), table.fieldnames or ()
         except (OSError, UnicodeDecodeError, csv.Error) as fault:
             raise FedpactError(
                 f"history {file} cannot be read ({fault}); legal is a csv file with the columns "
                 f"{', '.join(NEEDED)} and one a measure. Choose another with history=..."
             ) from fault
-        missing = [name for name in NEEDED if rows and name not in rows[0]]
+        missing = [name for name in NEEDED if name not in columns]
         if missing:
             raise FedpactError(
                 f"history {file} lacks the columns {', '.join(missing)}; legal is a table with "
                 f"{', '.join(NEEDED)} and one a measure. `python -m simulations "
                 "experiment=arm_digits` writes one (history.csv)."
             )
+        for number, row in enumerate(rows, 1):
+            if None in row or None in row.values():  # how csv marks values too many or too few
+                raise FedpactError(
+                    f"history {file}: case {number} has not as many values as there are columns; "
+                    f"legal is one in each of {len(columns)}. Mend the row, or take it out."
+                )
         return cls(rows)
 
     def with_case(self, row: Mapping[str, str | float]) -> History:

@@ -17,6 +17,8 @@ from parties.reuse.texts import to_text
 if TYPE_CHECKING:
     from parties.reuse.adoption import Adoption
 
+FORMAT = 1
+RESTORE = "Restore the ledger from a copy, or name a new file to start one."
 TRUSTED = (
     1,
     2,
@@ -77,7 +79,7 @@ def _legal(legal: object, value: object) -> None:
     if not legal:
         raise FedpactError(
             f"{value} is no entry of a ledger; legal are names, sha256 digests and whole rounds. "
-            "Restore the ledger from a copy."
+            f"{RESTORE}"
         )
 
 
@@ -185,7 +187,7 @@ class Ledger:
 
     def to_json(self) -> str:
         """The ledger as text."""
-        return to_text({"format": 1, **asdict(self)})
+        return to_text({"format": FORMAT, **asdict(self)})
 
     @staticmethod
     def from_json(text: str) -> Ledger:
@@ -194,29 +196,55 @@ class Ledger:
         Raises:
             FedpactError: it is no ledger.
         """
-        said = read_json(text.encode(errors="surrogatepass"), "the ledger")
-        exactly(said, ("format", "sights", "problems"), "the ledger")
+        said = read_json(text.encode(errors="surrogatepass"), "the ledger", RESTORE)
+        exactly(said, ("format", "sights", "problems"), "the ledger", RESTORE)
+        if said["format"] != FORMAT:
+            raise ArtifactError(
+                f"the ledger is of format {said['format']!r}; legal is {FORMAT}. Read it with the "
+                "version of Fedpact that wrote it, or name a new file to start one."
+            )
         try:
             sights = tuple(Sight(**entry) for entry in said["sights"])
             return Ledger(sights, tuple(Problem(**entry) for entry in said["problems"]))
         except TypeError as fault:
             raise ArtifactError(
-                f"the ledger cannot be read ({fault}); legal is what `save` writes. Restore it."
+                f"the ledger cannot be read ({fault}); legal is what `save` writes. {RESTORE}"
             ) from fault
 
 
 def save(ledger: Ledger, path: Path) -> None:
-    """Replace the file by the new ledger, or leave the old one: never a part of either."""
+    """Replace the file by the new ledger, or leave the old one: never a part of either.
+
+    Raises:
+        FedpactError: it cannot be written there.
+    """
     part = path.with_name(f"{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(ledger.to_json())
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(ledger.to_json())
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as fault:
+        raise FedpactError(
+            f"The ledger {path} cannot be written ({fault.strerror}); legal is a file in a folder "
+            "that is there and may be written to. Name another."
+        ) from fault
 
 
 def load(path: Path) -> Ledger:
-    """The ledger of a file; an empty one where there is none."""
-    if not path.exists():
+    """The ledger of a file; an empty one where there is none in a folder that is there.
+
+    Raises:
+        FedpactError: it is no ledger, or none could be written there.
+    """
+    if path.parent.is_dir() and not path.exists():
         return Ledger()
-    return Ledger.from_json(path.read_bytes().decode(errors="surrogateescape"))
+    try:
+        content = path.read_bytes()
+    except OSError as fault:
+        raise FedpactError(
+            f"The ledger {path} cannot be read ({fault.strerror}); legal is a file that `save` "
+            "wrote, or a new one in a folder that is there. Name another, or make the folder."
+        ) from fault
+    return Ledger.from_json(content.decode(errors="surrogateescape"))

@@ -68,7 +68,8 @@ def is_signed(content: bytes, signature: bytes, firm: str, keys: Mapping[str, st
     if firm not in keys:
         raise FedpactError(
             f"no key of {firm!r} is pinned; pinned are those of {sorted(keys) or 'nobody'}. Get "
-            "its public key from the firm itself and add it to the gate's keys."
+            "its public key from the firm itself and add it to the gate's keys "
+            "(gate.keys.FIRM=FILE)."
         )
     text = keys[firm]
     pem = text.encode() if text.startswith("-----BEGIN") else _read(Path(text))
