@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
+from collections.abc import Sequence
 
 import hydra
 from hydra.errors import HydraException
@@ -22,15 +23,20 @@ def did_you_mean(word: str, legal: list[str]) -> str:
     return f"Did you mean '{close[0]}'?" if close else f"Legal are: {', '.join(sorted(legal))}."
 
 
-def explain(fault: Exception) -> str:
-    """Hydra's message, with "did you mean" for a mistyped key."""
+def explain(fault: Exception, words: Sequence[str] | None = None, more: Sequence[str] = ()) -> str:
+    """Hydra's message, with "did you mean" for a mistyped key.
+
+    Args:
+        words: the command line; None: this process's.
+        more: keys that are legal besides those of the configuration.
+    """
+    words = sys.argv[1:] if words is None else words
     text = str(fault).strip()
     found = re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", text)
     if not found:
         found = re.search(r"Key '([^']+)' not in '[^']*'\s+full_key: (\S+)", text)
     if found:
-        full = found[2]
-        return _no_such_key(full)
+        return _no_such_key(found[2], words, more)
     choice = re.search(r"In '[^']*': Could not find '([^'/]+)/([^']+)'", text) or re.search(
         r"Could not find '([^'/]+)/([^']+)'", text
     )
@@ -40,15 +46,18 @@ def explain(fault: Exception) -> str:
         return f"{group} has no choice {name!r}. {did_you_mean(name, options)}"
     group = re.search(r"Could not override '([^']+)'", text)
     if group:
-        return _no_such_key(group[1])
+        return _no_such_key(group[1], words, more)
     return text
 
 
-def _no_such_key(full: str) -> str:
+def _no_such_key(full: str, words: Sequence[str], more: Sequence[str]) -> str:
     """Says which key next to it, or else anywhere, was probably meant."""
     *parents, last = full.split(".")
-    keys = _all_keys(_chosen())
+    chosen = _chosen(words)
+    keys = [*more, *_all_keys(chosen)]
     above = ".".join(parents)
+    if parents and OmegaConf.select(chosen, above) == {}:  # open: a key of it is a name
+        return f"There is no key {full!r} yet. {above} takes new ones: write +{full}=..."
     if above in keys and not any(k.startswith(f"{above}.") for k in keys):
         return f"There is no key {full!r}: {above} has no settings with the present choices."
     beside = [k for k in keys if k.split(".")[:-1] == parents]
@@ -60,9 +69,9 @@ def _no_such_key(full: str) -> str:
     return f"There is no key {full!r}. {did_you_mean(full, beside or keys)}"
 
 
-def _chosen() -> DictConfig:
+def _chosen(words: Sequence[str]) -> DictConfig:
     """The configuration with the choices made on the command line, as far as they are legal."""
-    groups = [w for w in sys.argv[1:] if re.fullmatch(r"[a-z]+(@[\w.]+)?=\w+", w)]
+    groups = [w for w in words if re.fullmatch(r"[a-z]+(@[\w.]+)?=\w+", w)]
     with hydra.initialize_config_module("conf", version_base="1.3"):
         for overrides in (groups, []):
             try:

@@ -165,6 +165,14 @@ def test_a_row_with_values_too_many_or_too_few_is_named(values: str, tmp_path: P
         History.load(file)
 
 
+@pytest.mark.parametrize("more", ["", "kind"])
+def test_a_column_without_a_name_of_its_own_is_refused(more: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text(",".join((*NEEDED, more)) + "\na,b,1,2,.9,7\n")
+    with pytest.raises(FedpactError, match="a column without a name, or two of one"):
+        History.load(file)
+
+
 def test_a_word_in_the_place_of_a_number_leaves_the_row_out() -> None:
     rows = [dict.fromkeys(NEEDED, "1") | {"arm": word} for word in ("0.5", "much", "nan", "")]
     assert len(History(tuple(rows)).table(["arm"], "epochs")[1]) == 1

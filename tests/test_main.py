@@ -197,6 +197,10 @@ def test_tab_completion_knows_the_choices(tmp_path: Path) -> None:
         ("market=lons", "Did you mean 'loans'?"),
         ("backbone.widths=3", "backbone has no settings"),
         ("market.gamma=1.5", "from 0 to 1"),
+        (
+            "experiment=heart participation.absent.hungary=[1]",
+            "write +participation.absent.hungary",
+        ),
         ("training.device=cuda:99", "Use training.device=auto"),
         ("play.signal_bins=99", "2 to 8"),
         ("format=xml", "legal are text, json"),

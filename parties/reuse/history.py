@@ -59,6 +59,11 @@ class History:
                 f"{', '.join(NEEDED)} and one a measure. `python -m simulations "
                 "experiment=arm_digits` writes one (history.csv)."
             )
+        if "" in columns or len(set(columns)) < len(columns):
+            raise FedpactError(
+                f"history {file} has a column without a name, or two of one; legal is a name each. "
+                "Mend its first line."
+            )
         for number, row in enumerate(rows, 1):
             if None in row or None in row.values():  # how csv marks values too many or too few
                 raise FedpactError(

@@ -2,59 +2,90 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
-import parties.backbones
-from parties.backbones import Backbone
-from parties.reuse import Target
+import numpy as np
+
+from parties.exchange import Array, FedpactError
 from parties.reuse.adoption import Adoption
+from parties.reuse.artifact import Parcel
+from parties.reuse.bounded import ArtifactError
 from parties.reuse.checks import PASS, SKIPPED, Receiver
-from parties.reuse.gate import Gate, built_from
-from parties.reuse.ledger import load, save
+from parties.reuse.gate import DANGEROUS, Gate, built_from
 from parties.reuse.manifest import Inputs
-from simulations.judge.model import Offered
+from simulations.judge.model import kinds
 
 
-def kinds() -> dict[str, type[Backbone]]:
-    """Class path -> class, of every backbone of ours."""
-    found = {}
-    for module in pkgutil.iter_modules(parties.backbones.__path__, "parties.backbones."):
-        for value in vars(importlib.import_module(module.name)).values():
-            if isinstance(value, type) and issubclass(value, Backbone) and value is not Backbone:
-                found[f"{value.__module__}.{value.__qualname__}"] = value
-    return found
+def origin(gate: Gate, parcel: Parcel) -> Adoption:
+    """The policy's checks 1 to 4, before anything that a stranger declares is acted on.
+
+    Where the policy has none of them, still what cannot be read is refused.
+    """
+    checks, demanded = (tuple(n for n in m if n in DANGEROUS) for m in (gate.checks, gate.demanded))
+    nobody = Receiver(built_from(kinds()), Inputs((1,), 0.0, 1.0), ())
+    return replace(gate, checks=checks, demanded=demanded).judge(parcel, nobody)
 
 
-def examine(
-    gate: Gate, folder: Path, offered: Offered, target: Target, ledger: Path | None, device: str
-) -> Adoption:
-    """Hold the gate's checks on an artifact; note it in the ledger, where one is kept."""
-    low, high = float(target.features.min()), float(target.features.max())
-    known = load(ledger) if ledger is not None else None
-    names = offered.names or tuple(str(c) for c in range(offered.classes))
-    receiver = Receiver(
-        build=built_from(kinds()),
-        inputs=Inputs(target.features.shape[1:], low, max(high, low + 1e-6)),
-        classes=names,
-        features=target.features,
-        labels=target.labels,
-        ledger=known,
-        device=device,
-    )
-    adoption = gate.judge(folder, receiver)
-    if ledger is not None and known is not None:
-        save(known.record(adoption, adoption.round or 0), ledger)
-    return adoption
+def contract(theirs: Inputs, features: Array, stated: Mapping[str, Any]) -> Inputs:
+    """The firm's own contract of inputs: what it states, and for the rest what the maker declares.
+
+    Where it states no range, the declared one stands if its data are inside it.
+
+    Args:
+        theirs: as the manifest has it.
+        features: (n, d) the firm's data, as the model takes them.
+        stated: fields of `Inputs`, as far as the firm states them.
+
+    Raises:
+        FedpactError: what is stated is not legal, or not true of the firm's own data.
+    """
+    try:
+        ours = replace(theirs, shape=features.shape[1:], **stated)
+    except ArtifactError as fault:
+        raise FedpactError(str(fault).removeprefix("manifest.")) from fault
+    before = _unscaled(features, ours)
+    low, high = float(before.min()), float(before.max())
+    slack = 1e-5 * max(abs(ours.low), abs(ours.high))  # float32, and the way back from mean and std
+    if ours.low - slack <= low and high <= ours.high + slack:
+        return ours
+    if {"low", "high"} & set(stated):
+        raise FedpactError(
+            f"inputs.low and inputs.high are {ours.low:g} and {ours.high:g}, and the data go from "
+            f"{low:g} to {high:g}; legal is a range that they are inside of. State that of the "
+            "features before mean and std are applied, or prepare the data so."
+        )
+    return replace(ours, low=min(ours.low, low), high=max(ours.high, high))
 
 
-def lines(adoption: Adoption) -> Iterator[str]:
-    """The checks that say something, and the decision."""
+def _unscaled(features: Array, inputs: Inputs) -> Array:
+    """Features (n, channels, places) before mean and std, one number a channel, were applied."""
+    channels = max(len(inputs.mean), len(inputs.std), 1)
+    legal = features.shape[1] % channels == 0 and {len(inputs.mean), len(inputs.std)} <= {
+        *(0, channels)
+    }
+    if not legal:
+        raise FedpactError(
+            f"inputs.mean has {len(inputs.mean)} numbers and inputs.std {len(inputs.std)}, for "
+            f"{features.shape[1]} features; legal is one a channel in both. Ask the model's maker, "
+            "or state them with inputs.mean=[...] inputs.std=[...]."
+        )
+    rows = features.reshape(len(features), channels, -1).astype(np.float64)
+    std = np.array(inputs.std or [1.0])[:, None]
+    mean = np.array(inputs.mean or [0.0])[:, None]
+    unscaled: Array = rows * std + mean
+    return unscaled
+
+
+def lines(adoption: Adoption, stated: Mapping[str, Any]) -> Iterator[str]:
+    """The checks that say something, the decision, and what was taken on trust."""
     told = [c for c in adoption.checks if c.status not in (PASS, SKIPPED)]
     passed = sum(c.status == PASS for c in adoption.checks)
     skipped = sum(c.status == SKIPPED for c in adoption.checks)
     yield f"gate: {adoption.decision}; {passed} checks pass, {skipped} skipped, {len(told)} object"
     for check in told:
         yield f"  {check.status} {check.number} {check.name} ({check.theme}): {check.reason}"
+    trusted = [n for n in ("low", "high", "channels", "mean", "std", "group") if n not in stated]
+    if trusted and adoption.checks[5].status == PASS:
+        yield f"  taken as the maker declares, for want of inputs.NAME=...: {', '.join(trusted)}"

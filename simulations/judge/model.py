@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import importlib
+import pkgutil
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load as load_arrays
+from safetensors.torch import load as load_tensors
 from torch import nn
 
+import parties.backbones
 from parties.backbones import Backbone
 from parties.exchange import Array, FedpactError
+from parties.reuse.artifact import MANIFEST, PICKLES, Artifact, collect
+from parties.reuse.checks import Case, Receiver
+from parties.reuse.checks.model import architecture
+from parties.reuse.gate import Gate, backbone_of, built_from
 from parties.training import load_weights
 from simulations.build import build
-
-WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 
 
 @final
@@ -47,69 +50,109 @@ class Offered:
         return self.backbone.build(self.inputs, self.classes, seed)
 
 
-def read_model(path: Path, backbone: Mapping[str, Any] | None, inputs: int = 0) -> Offered:
-    """Read weights, and build what they belong to.
+def kinds() -> dict[str, type[Backbone]]:
+    """Class path -> class, of every backbone of ours: a manifest may name no other code."""
+    found = {}
+    for module in pkgutil.iter_modules(parties.backbones.__path__, "parties.backbones."):
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, type) and issubclass(value, Backbone) and value is not Backbone:
+                found[f"{value.__module__}.{value.__qualname__}"] = value
+    return found
+
+
+def read_model(
+    path: Path, backbone: Mapping[str, Any] | None, inputs: int, most_bytes: int
+) -> Offered:
+    """Read a model that no gate has looked at.
 
     Args:
-        path: a folder with weights.safetensors (and a manifest.json that names the backbone), or a
-            safetensors file.
-        backbone: the configuration of the backbone, where there is no manifest.
-        inputs: features a case; 0: as the manifest or the first linear layer says.
+        path: an artifact's folder, which names its own backbone, or a safetensors file.
+        backbone: the configuration of a file's backbone.
+        inputs: features a case; 0: as the first linear layer of the file has it.
+        most_bytes: that a folder may have.
 
     Raises:
-        FedpactError: the file is no safetensors file, or does not fit the backbone.
+        FedpactError: it cannot be read, or does not fit the backbone.
     """
-    file = path / WEIGHTS if path.is_dir() else path
-    try:
-        weights = load_arrays(file.read_bytes())
-    except (OSError, SafetensorError, ValueError, KeyError) as fault:
+    if not path.is_dir():
+        return _of_file(path, backbone, inputs)
+    if backbone is not None or inputs:
         raise FedpactError(
-            f"model={path}: {file} cannot be read as safetensors ({fault}). Give a safetensors "
-            f"file, or a folder with {WEIGHTS}; a run keeps its models in models/."
-        ) from fault
-    said = _manifest(path / MANIFEST) if path.is_dir() else {}
-    names = tuple(str(c) for c in said.get("outputs", {}).get("classes", ()))
+            f"model={path} is a folder, whose {MANIFEST} names backbone and features; "
+            "backbone=... and features=... are legal for a file alone. Leave them out, or give "
+            "the file."
+        )
+    return of_artifact(collect(path, most_bytes).open(), path)
+
+
+def of_artifact(artifact: Artifact, path: Path) -> Offered:
+    """The model of an artifact, built by our own classes.
+
+    Raises:
+        FedpactError: the weights are not those of the backbone that the manifest names, which is
+            seen before any memory is taken for it.
+    """
+    said = artifact.manifest
+    firm = Receiver(built_from(kinds()), said.inputs, said.outputs.classes)
+    objection = architecture(Case(artifact, firm, Gate(checks=()))).reason
+    if objection:
+        raise FedpactError(f"model={path}: {objection}")
+    names = said.outputs.classes
+    recipe = backbone_of(said, kinds())
+    return Offered(recipe, artifact.weights, said.inputs.shape[0], len(names), names)
+
+
+def _of_file(path: Path, backbone: Mapping[str, Any] | None, inputs: int) -> Offered:
+    weights = _weights(path)
     if backbone is None:
-        if "backbone" not in said:
-            raise FedpactError(
-                f"model={path} has no {MANIFEST} that names its backbone. Name it: backbone=mlp "
-                "backbone.widths=[64]; conf/backbone has all."
-            )
-        backbone = {"_target_": said["backbone"]["class"], **said["backbone"]["fields"]}
+        raise FedpactError(
+            f"model={path} is a file of tensors, which does not say its backbone; legal are those "
+            "in conf/backbone. Name it: backbone=mlp backbone.widths=[64]."
+        )
     recipe = build(backbone)
-    if not isinstance(recipe, Backbone):
-        raise FedpactError(f"model={path}: {backbone['_target_']} is no backbone.")
-    known, classes = _ends(weights, said)
+    known, classes = _ends(weights, path)
     inputs = inputs or known
-    found = Offered(recipe, weights, inputs, classes, names)
+    found = Offered(recipe, weights, inputs, classes)
     try:
         found.module()
     except (FedpactError, RuntimeError, ValueError, TypeError) as fault:
+        why = str(fault).splitlines()[-1].strip().rstrip(".")
         raise FedpactError(
             f"model={path} does not fit backbone {type(recipe).__name__} with {inputs} features "
-            f"and {classes} classes: {str(fault).splitlines()[-1].strip()}. Name the backbone and "
-            "its fields as the model was built (backbone=..., of a cnn also features=N)."
+            f"and {classes} classes: {why}. Name the backbone "
+            "and its fields as the model was built (backbone=..., of a cnn also features=N)."
         ) from fault
     return found
 
 
-def _manifest(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
+def _weights(path: Path) -> dict[str, Array]:
+    """A file's tensors; numbers that numpy has no type for (bfloat16) as float32."""
+    if path.suffix.lower() in PICKLES:
+        raise FedpactError(
+            f"model={path} is of a kind that can run code when it is loaded; legal is a "
+            "safetensors file. Convert it, where there is nothing to lose, with "
+            "parties.reuse.artifact.convert(Path('in.pt'), Path('out.safetensors'))."
+        )
     try:
-        said = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as fault:
-        raise FedpactError(f"{path} cannot be read as JSON ({fault}). Ask for it again.") from fault
-    return said if isinstance(said, dict) else {}
+        tensors = load_tensors(path.read_bytes())
+        return {k: (v.float() if v.is_floating_point() else v).numpy() for k, v in tensors.items()}
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as fault:
+        why = fault.strerror if isinstance(fault, OSError) else fault
+        raise FedpactError(
+            f"model={path} cannot be read as safetensors ({why}); legal is a safetensors file or "
+            "an artifact's folder. A run keeps its models in models/; a file of torch.save is "
+            "converted by parties.reuse.artifact.convert."
+        ) from fault
 
 
-def _ends(weights: Mapping[str, Array], said: Mapping[str, Any]) -> tuple[int, int]:
-    """Features and classes: as the manifest says, else by the first and last weight matrices."""
+def _ends(weights: Mapping[str, Array], path: Path) -> tuple[int, int]:
+    """Features and classes, by the first and last weight matrices."""
     # A file of tensors has no order of its own; names have: 2.weight comes before 10.weight.
     ordered = sorted(weights, key=lambda name: [(len(w), w) for w in re.split(r"[._]", name)])
     matrices = [weights[name] for name in ordered if weights[name].ndim == 2]
     if not matrices:
-        raise FedpactError("The model has no linear layer, so its classes cannot be counted.")
-    classes = len(said.get("outputs", {}).get("classes", ())) or len(matrices[-1])
-    shape = said.get("inputs", {}).get("shape")
-    return int(np.prod(shape)) if shape else matrices[0].shape[1], classes
+        raise FedpactError(
+            f"model={path} has no linear layer among its tensors ({', '.join(ordered[:6])}), so "
+            "its classes cannot be counted; legal is a classifier. Give the file of a whole model."
+        )
+    return matrices[0].shape[1], len(matrices[-1])
