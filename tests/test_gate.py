@@ -219,6 +219,8 @@ SOFTER: dict[str, tuple[int, str, Callable[[World], World]]] = {
     "a constant layer": (5, WARN, lambda w: with_weights(w, constant)),
     "an exploded layer": (5, WARN, lambda w: with_weights(w, exploded)),
     "another range": (6, BLOCK, lambda w: w.of(inputs=Inputs((64,), 0.0, 255.0, "grey"))),
+    "a mean of no channel": (6, BLOCK, lambda w: agreed(w, mean=(0.0,) * 7)),
+    "two means and one deviation": (6, BLOCK, lambda w: agreed(w, mean=(0.0,) * 2, std=(1.0,))),
     "another group": (6, BLOCK, lambda w: w.of(inputs=replace(w.manifest.inputs, group="C4"))),
     "another hash of classes": (7, BLOCK, lambda w: w.of(outputs=Outputs(CLASSES, hash=PARENT))),
     "a package that is missing": (9, BLOCK, lambda w: w.of(environment={"no_such_thing": ">=1"})),
@@ -236,6 +238,12 @@ SOFTER: dict[str, tuple[int, str, Callable[[World], World]]] = {
     "softened": (20, WARN, lambda w: replace(w.of(epsilon=None), gate={"warn_only": (20,)})),
     "too large an epsilon": (20, BLOCK, lambda w: w.of(epsilon=11.0)),
 }
+
+
+def agreed(world: World, **fields: Any) -> World:
+    """Both declare the same inputs."""
+    inputs = replace(world.manifest.inputs, **fields)
+    return world.of(inputs=inputs).meets(inputs=inputs)
 
 
 def soft() -> dict[str, Any]:

@@ -352,7 +352,8 @@ HOSTILE: dict[str, Any] = {
     "other code": lambda said: said["backbone"].update(
         {"class": "simulations.judge.__main__.Parts", "fields": {}}
     ),
-    "the firm's environment": widths("${oc.env:HOME}"),
+    "means of no channel": lambda said: said["inputs"].update(mean=[0.0] * 7),
+    "the firm's environment": widths("${oc.env:FEDPACT_WORD}"),
     "a network of terabytes": widths([10**6, 10**6]),
     "a network past any": widths([2**62, 2**62]),
 }
@@ -360,8 +361,14 @@ HOSTILE: dict[str, Any] = {
 
 @pytest.mark.parametrize("case", HOSTILE)
 def test_a_hostile_manifest_is_refused_before_anything_is_built(
-    case: str, told: Any, artifact: Path, secret: Path, tmp_path: Path
+    case: str,
+    told: Any,
+    artifact: Path,
+    secret: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("FEDPACT_WORD", "quagga")
     folder = tmp_path / "hostile"
     shutil.copytree(artifact, folder)
     said = json.loads((folder / "manifest.json").read_text())
@@ -374,12 +381,13 @@ def test_a_hostile_manifest_is_refused_before_anything_is_built(
     assert "gate: refuse" in out
     assert not Adoption.from_json((tmp_path / "out" / "adoption.json").read_text()).adopted
     (folder / "manifest.sig").write_bytes(sign((folder / "manifest.json").read_bytes(), secret))
-    again = ("gate=fast", key, f"out={tmp_path / 'again'}")
-    code, out, _ = told(f"model={folder}", "data=none.npz", *again)
+    code, out, err = told(f"model={folder}", "data=same.npz", "gate=fast", key)
     assert code == 1  # alpha's own signature is no excuse
-    code, _, err = told(f"model={folder}", "data=same.npz")
-    assert code == 2
-    assert str(Path.home()) + "'" not in out + err
+    assert str(list("quagga")) not in out + err
+    if case != "means of no channel":  # which nobody looks at but the gate
+        code, _, err = told(f"model={folder}", "data=same.npz")
+        assert code == 2
+        assert str(list("quagga")) not in err
 
 
 def test_what_the_gate_read_is_what_is_judged(artifact: Path, secret: Path, tmp_path: Path) -> None:
@@ -546,6 +554,7 @@ GIVEN = ("model=model.safetensors", "data=same.npz", *MLP)
         ((*GIVEN, "classes=a"), "two or more different names"),
         ((*GIVEN, "classes=other", "outcome=measure"), "Leave out one of the two"),
         ((*GIVEN, "source=none.npz"), "source=none.npz does not exist"),
+        (("model=model.safetensors", f"data={'x' * 300}.csv", *MLP), "File name too long"),
         (("model=m.pt", "data=same.npz", *MLP), "artifact.convert"),
         (("model=bare.safetensors", "data=same.npz", *MLP), "Give the file of a whole model"),
     ],

@@ -422,6 +422,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (HydraException, OmegaConfBaseException) as fault:
         sys.stderr.write(f"fedpact: {explain(fault, asked.overrides, OWN)}\n")
         return 2
+    except OSError as fault:
+        sys.stderr.write(
+            f"fedpact: {fault.filename}: {fault.strerror}; legal are files and folders that may be "
+            "read, and written to where something is kept. Name another.\n"
+        )
+        return 2
     print("\n".join(shown))
     return int(refused)
 

@@ -45,7 +45,10 @@ def contract(theirs: Inputs, features: Array, stated: Mapping[str, Any]) -> Inpu
         ours = replace(theirs, shape=features.shape[1:], **stated)
     except ArtifactError as fault:
         raise FedpactError(str(fault).removeprefix("manifest.")) from fault
-    before = _unscaled(features, ours)
+    channels = max(len(ours.mean), len(ours.std), 1)
+    if features.shape[1] % channels or {len(ours.mean), len(ours.std)} - {0, channels}:
+        return ours  # to which check 6 objects
+    before = _unscaled(features, ours, channels)
     low, high = float(before.min()), float(before.max())
     slack = 1e-5 * max(abs(ours.low), abs(ours.high))  # float32, and the way back from mean and std
     if ours.low - slack <= low and high <= ours.high + slack:
@@ -59,18 +62,8 @@ def contract(theirs: Inputs, features: Array, stated: Mapping[str, Any]) -> Inpu
     return replace(ours, low=min(ours.low, low), high=max(ours.high, high))
 
 
-def _unscaled(features: Array, inputs: Inputs) -> Array:
+def _unscaled(features: Array, inputs: Inputs, channels: int) -> Array:
     """Features (n, channels, places) before mean and std, one number a channel, were applied."""
-    channels = max(len(inputs.mean), len(inputs.std), 1)
-    legal = features.shape[1] % channels == 0 and {len(inputs.mean), len(inputs.std)} <= {
-        *(0, channels)
-    }
-    if not legal:
-        raise FedpactError(
-            f"inputs.mean has {len(inputs.mean)} numbers and inputs.std {len(inputs.std)}, for "
-            f"{features.shape[1]} features; legal is one a channel in both. Ask the model's maker, "
-            "or state them with inputs.mean=[...] inputs.std=[...]."
-        )
     rows = features.reshape(len(features), channels, -1).astype(np.float64)
     std = np.array(inputs.std or [1.0])[:, None]
     mean = np.array(inputs.mean or [0.0])[:, None]

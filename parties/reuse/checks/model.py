@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import warnings
 from importlib.metadata import PackageNotFoundError, version
@@ -94,6 +95,12 @@ def input_contract(case: Case) -> Finding:
                 f"It takes inputs with {name} {one!r}; yours have {two!r}. Convert your features "
                 "to its contract, and say so in your own, or refuse the model."
             )
+    channels = {len(theirs.mean), len(theirs.std)} - {0}
+    if len(channels) > 1 or any(math.prod(theirs.shape) % n for n in channels):
+        return judged(
+            f"It declares {len(theirs.mean)} means and {len(theirs.std)} deviations for inputs of "
+            f"shape {theirs.shape}; legal is one a channel in both. Ask its maker which it used."
+        )
     if (theirs.low, theirs.high) != (ours.low, ours.high):
         return judged(
             f"It takes features from {theirs.low:g} to {theirs.high:g}; yours go from "
