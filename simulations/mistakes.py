@@ -54,7 +54,7 @@ def _no_such_key(full: str, words: Sequence[str], more: Sequence[str]) -> str:
     """Says which key next to it, or else anywhere, was probably meant."""
     *parents, last = full.split(".")
     chosen = _chosen(words)
-    keys = [*more, *_all_keys(chosen)]
+    keys = list(dict.fromkeys([*more, *_all_keys(chosen)]))
     above = ".".join(parents)
     if parents and OmegaConf.select(chosen, above) == {}:  # open: a key of it is a name
         return f"There is no key {full!r} yet. {above} takes new ones: write +{full}=..."

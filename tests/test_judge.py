@@ -543,6 +543,7 @@ GIVEN = ("model=model.safetensors", "data=same.npz", *MLP)
         (("calibrate=none.csv",), "calibrate=none.csv does not exist"),
         (("model=m", "data=d", "seed=99999999999999999999"), "below 2^63"),
         ((*GIVEN, "modle=3"), "Did you mean 'model'?"),
+        ((*GIVEN, "zzzzqq=1"), "features, format, gate, history"),
         ((*GIVEN, "training.device=cuda:99"), "Use training.device=auto"),
         ((*GIVEN, "history=none.csv"), "history=none.csv does not exist"),
         ((*GIVEN, "out=same.npz"), "Name one"),
