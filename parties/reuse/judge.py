@@ -36,7 +36,7 @@ class Option:
 
     Args:
         name: as_is, fine_tune or scratch.
-        epochs: to train: forecast, low and high end.
+        epochs: to train: forecast, low and high end; from scratch at least that (`History.table`).
         accuracy: of the model in the end, likewise; None where nobody knows.
         joules, kg_co2e, money: of the middle number of epochs and of the high one.
     """
@@ -138,7 +138,8 @@ class Judge:
             if not number or not (0 < value < 0.5 if inner else 0 <= value <= 1):
                 raise FedpactError(
                     f"reuse.{name} is {value!r}; legal is a number "
-                    f"{'between 0 and 0.5, without these' if inner else 'from 0 to 1'}."
+                    f"{'between 0 and 0.5, without these' if inner else 'from 0 to 1'}. "
+                    f"Set reuse.{name}={getattr(Judge, name):g}."
                 )
 
     def judge(
