@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,11 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Message
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
+from parties.backbones.logistic import Logistic
 from parties.backbones.mlp import Mlp
 from parties.datasets import Examples
 from parties.datasets.digits import Digits
@@ -21,18 +25,21 @@ from parties.energy import Spent
 from parties.exchange import FedpactError, Terms, Weights
 from parties.firm import Firm
 from parties.reuse import Target
-from parties.reuse.adopt import Adopter
+from parties.reuse.adopt import Adopted, Adopter
 from parties.reuse.arm import Arm
 from parties.reuse.checked import Checker, problems_of
+from parties.reuse.frechet import Frechet
 from parties.reuse.gate import Gate
 from parties.reuse.history import History
 from parties.reuse.judge import Epoch, Judge, Judgement
 from parties.reuse.ledger import Ledger
+from parties.reuse.leep import Leep
 from parties.reuse.linear_probe import LinearProbe
 from parties.reuse.profile import Profile, Source
 from parties.reuse.resque import Resque
 from parties.reuse.zero_shot import ZeroShot
 from parties.shifts.rotation import Rotation
+from parties.stopping.patience import Patience
 from parties.training import Training, load_weights, weights_of
 from server.outcome import Outcome, Progress
 from server.strategies import State
@@ -132,7 +139,7 @@ def test_without_a_history_the_firm_says_so_and_probes(
         (1.0, 0.95, "fine_tune"),
         (4.7, 0.95, "probe"),  # its upper end is above 5
         (5.5, 0.95, "scratch"),
-        (1.0, 0.5, "scratch"),
+        (1.0, 0.5, "probe"),  # nobody knows what a new model comes to
     ],
 )
 def test_the_forecast_decides_where_there_is_a_history(
@@ -160,6 +167,70 @@ def test_outside_the_history_the_judge_abstains(
     told = judged(model, source, odd, history(measured, 1.0))
     assert (told.decision, told.known) == ("abstain", False)
     assert "lies outside the firm's history" in told.reasons[0]
+    assert set(told.options) == {"as_is"}  # nothing is forecast
+
+
+@pytest.mark.parametrize(
+    ("required", "ceiling", "scratch", "decision"),
+    [
+        (0.9, 0.8, 0.95, "scratch"),  # only a new model gets there
+        (0.9, 0.8, 0.7, "fine_tune"),  # nothing does, and tuning comes closest
+        (0.9, 0.3, 0.2, "as_is"),
+        (0.9, 0.95, 0.2, "fine_tune"),  # what a new model is worth does not matter
+    ],
+)
+def test_where_tuning_falls_short_the_best_there_is_is_taken(
+    model: nn.Module,
+    source: Source,
+    upright: Examples,
+    measured: list[dict[str, float]],
+    required: float,
+    ceiling: float,
+    scratch: float,
+    decision: str,
+) -> None:
+    past = history(measured, 1.0, ceiling)
+    past = History(tuple({**row, "scratch_accuracy": str(scratch)} for row in past.rows))
+    told = judged(model, source, seen(upright, 35.0), past, required=required)
+    right = told.options["as_is"].accuracy
+    assert right is not None
+    assert 0.3 < right[0] < 0.7
+    assert told.decision == decision
+    new, tuned = told.options["scratch"].accuracy, told.options["fine_tune"].accuracy
+    assert new is not None
+    assert tuned is not None
+    assert (new[0], tuned[0]) == (pytest.approx(scratch), pytest.approx(ceiling))
+    if ceiling < required:
+        assert f"{decision} is the best there is" in told.reasons[0]
+
+
+def test_without_new_models_accuracies_none_is_shown_and_none_is_trained_for_it(
+    model: nn.Module, source: Source, upright: Examples, measured: list[dict[str, float]]
+) -> None:
+    told = judged(model, source, seen(upright, 42.0), history(measured, 1.0, 0.5))
+    assert told.options["scratch"].accuracy is None
+    assert "nobody knows what a new model would come to" in told.reasons[0]
+
+
+def test_a_model_that_was_never_caught_up_with_makes_training_from_scratch_dear(
+    model: nn.Module, source: Source, upright: Examples, measured: list[dict[str, float]]
+) -> None:
+    past = history(measured, 8.0)
+    # In two of three cases a new model never got there; in the others it took five epochs.
+    rows = tuple(r | ({} if i % 3 else {"scratch_epochs": ""}) for i, r in enumerate(past.rows))
+    rows = tuple(r | ({"scratch_epochs": ""} if i % 3 else {}) for i, r in enumerate(rows))
+    told = judged(model, source, seen(upright, 42.0), History(rows))
+    assert told.decision == "fine_tune"
+    assert told.options["scratch"].epochs[0] == pytest.approx(20)
+
+
+def test_a_model_without_a_hidden_layer_is_judged_by_its_answers(upright: Examples) -> None:
+    training, target = replace(TRAINING, epochs=3), Target(upright.features, upright.labels)
+    linear = Logistic().build(64, 10, 0)
+    training.fit(linear, upright.features, upright.labels, 0)
+    told = judged(linear, Source(None), target, History(), measures=(ZeroShot(), Leep()))
+    assert told.decision == "as_is"
+    assert set(told.scores) == {"zero_shot_error", "leep"}
 
 
 def test_without_labels_only_what_needs_none_is_measured(
@@ -177,11 +248,29 @@ def test_without_labels_only_what_needs_none_is_measured(
         ({"measures": (Arm(), Arm())}, "different measures"),
         ({"required": 2.0}, "reuse.required is 2.0; legal is a number from 0 to 1"),
         ({"tune_epochs": 0}, "reuse.tune_epochs is 0"),
+        ({"miss": 0}, "reuse.miss is 0; legal is a number between 0 and 0.5, without these"),
+        ({"miss": 0.5}, "reuse.miss is 0.5"),
+        ({"outside": 0}, "reuse.outside is 0"),
+        ({"outside": 0.5}, "reuse.outside is 0.5"),
     ],
 )
 def test_a_judge_that_cannot_be_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(FedpactError, match=message):
         replace(JUDGE, **fields)
+
+
+@pytest.mark.parametrize("share", [1e-9, 0.499])
+def test_what_a_judge_takes_its_forecasts_take(
+    model: nn.Module,
+    source: Source,
+    upright: Examples,
+    measured: list[dict[str, float]],
+    share: float,
+) -> None:
+    past, target = history(measured, 1.0), seen(upright, 42.0)
+    told = judged(model, source, target, past, miss=share, outside=share)
+    assert told.decision != "probe"
+    assert told.sure == 1 - share
 
 
 # --------------------------------------------------------------------------------------- adopting
@@ -212,11 +301,23 @@ def test_a_turned_firm_tunes_what_it_is_offered(
     told = firm.adopt(offered(model, source))
     assert (told.name, told.report.decision, told.report.probed) == ("tuned", "fine_tune", True)
     assert told.arrays is not None
-    n = len(firm.fit.ids)
-    assert told.report.passes == -(-5 * n // 3) + n // 4 + 3 * n
+    # Five passes forward over what is trained on, three over what is kept back, a third each.
+    n, m = len(firm.fit.ids), len(firm.judging.ids)
+    assert told.report.passes == math.ceil((5 * n + 3 * m) / 3) + n // 4 + 3 * n
     judging = (firm.judging.features, firm.judging.labels)
     before = TRAINING.loss(load_weights(build(), weights_of(model)), *judging)
     assert TRAINING.loss(load_weights(build(), told.arrays), *judging) < before / 2
+
+
+def test_a_stopping_rule_that_looks_at_examples_kept_back_is_paid_for(
+    model: nn.Module, source: Source, upright: Examples
+) -> None:
+    plainly = adopter(turned(upright, 45.0), tune_epochs=3)
+    watched = replace(plainly, training=replace(TRAINING, stopping=Patience(epochs=9)))
+    more, passes = (f.adopt(offered(model, source)).report.passes for f in (watched, plainly))
+    # Once after the quarter of an epoch, and after each of three.
+    n, m = len(plainly.fit.ids), len(plainly.judging.ids)
+    assert more - passes == math.ceil((5 * n + 7 * m) / 3) - math.ceil((5 * n + 3 * m) / 3) > m
 
 
 def test_a_model_that_does_not_learn_is_left(
@@ -232,6 +333,116 @@ def test_a_model_that_does_not_learn_is_left(
 def test_a_model_without_its_card_cannot_be_judged(model: nn.Module, upright: Examples) -> None:
     with pytest.raises(FedpactError, match="strategy=donor"):
         adopter(upright).adopt(Weights(weights_of(model), 10))
+
+
+def test_where_the_judge_abstains_the_probe_tunes_by_the_rule_and_not_by_a_forecast(
+    model: nn.Module,
+    source: Source,
+    upright: Examples,
+    measured: list[dict[str, float]],
+    tmp_path: Path,
+) -> None:
+    odd = [{**values, "arm": 100 + values["arm"]} for values in measured]
+    history(odd, 0.1).save(tmp_path / "history.csv")
+    firm = adopter(turned(upright, 45.0), tune_epochs=3, history=str(tmp_path / "history.csv"))
+    told = firm.adopt(offered(model, source))
+    assert (told.name, told.report.probed, told.report.forecast) == ("tuned", True, None)
+    assert told.report.passes > 3 * len(firm.fit.ids)  # not the one epoch that was forecast
+
+
+# --------------------------------------------------------------------------------- a hostile card
+
+
+class Small:
+    """A firm with 60 cases and 40 finished ones, and a donor whose card may say anything."""
+
+    def __init__(self, folder: Path) -> None:
+        rng = np.random.default_rng(0)
+        features = rng.normal(size=(60, 4)).astype(np.float32)
+        labels = (features[:, 0] > 0).astype(np.int64)
+        self.model = Mlp((3,)).build(4, 2, 0)
+        card = Profile.of(self.model, features, labels, rng)
+        self.arrays = card.to_arrays()
+        measures = (ZeroShot(), Arm(draws=1), Resque(), Frechet(), LinearProbe())
+        names = [m.name for m in measures]
+        past = History()
+        for i in range(40):
+            row: dict[str, Any] = {"case": str(i), "kind": f"k{i % 4}", "ceiling": 0.9}
+            row |= {"epochs": 5 * rng.random(), "scratch_epochs": 6.0}
+            past = past.with_case(row | {name: rng.random() for name in names})
+        past.save(folder / "history.csv")
+        judge = Judge(measures, 1.0, str(folder / "history.csv"), tune_epochs=1)
+        fit, judging = (
+            Examples(np.arange(60)[rows], features[rows], labels[rows])
+            for rows in (slice(0, 40), slice(40, 60))
+        )
+        self.adopter = Adopter(
+            judge, replace(TRAINING, epochs=1), lambda: Mlp((3,)).build(4, 2, 0), fit, judging, 0
+        )
+
+    def adopt(self, card: dict[str, Any]) -> Adopted:
+        return self.adopter.adopt(Weights(weights_of(self.model), 60, card=card))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    return Small(tmp_path_factory.mktemp("small"))
+
+
+NUMBERS = (0.0, -1.0, 1e-45, 1e-30, 1e-6, 1e6, 1e30, 3e38, 1e300, math.nan, math.inf, -math.inf)
+LIES = st.one_of(
+    st.tuples(st.just("fill"), st.sampled_from(NUMBERS)),
+    st.tuples(st.just("scale"), st.sampled_from(NUMBERS)),
+    st.tuples(st.just("shape"), st.sampled_from([(), (0,), (1,), (9, 0), (0, 3), (9, 3), (3, 3)])),
+    st.tuples(st.just("type"), st.sampled_from(["f2", "f4", "f8", "i8", "u8"])),
+    st.just(("leave out", None)),
+)
+
+
+def told_so(array: Any, lies: list[tuple[str, Any]]) -> Any:
+    """An array after some lies; None where it is left out."""
+    for kind, what in lies:
+        if array is None or kind == "leave out":
+            return None
+        with np.errstate(all="ignore"):
+            if kind == "fill":
+                array = np.full(array.shape, what).astype(array.dtype)
+            elif kind == "scale":
+                array = (array * what).astype(array.dtype)
+            elif kind == "type":
+                array = array.astype(what)
+            else:
+                array = np.resize(array, what)
+    return array
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_whatever_a_card_says_the_firm_decides_or_refuses(
+    small: Small, data: st.DataObject
+) -> None:
+    lies = data.draw(
+        st.dictionaries(st.sampled_from(sorted(small.arrays)), st.lists(LIES, max_size=3))
+    )
+    card = {name: told_so(array, lies.get(name, [])) for name, array in small.arrays.items()}
+    try:
+        told = small.adopt({name: array for name, array in card.items() if array is not None})
+    except FedpactError:  # any other exception is a firm that a stranger has stopped
+        return
+    assert told.name in ("published", "tuned", "own")
+    assert told.report.forecast is None or max(told.report.forecast) <= 1.01e6
+
+
+def test_a_card_of_nothing_with_deviations_of_almost_nothing_is_outside_the_history(
+    small: Small,
+) -> None:
+    card = {
+        k: np.zeros_like(v) if k.startswith("quantiles") else v for k, v in small.arrays.items()
+    }
+    card = {k: np.full_like(v, 1e-30) if k.startswith("dev") else v for k, v in card.items()}
+    told = small.adopt(card)
+    assert told.report.measures["arm"] > 1e5
+    assert (told.report.probed, told.report.forecast) == (True, None)
 
 
 # ---------------------------------------------------------------------------------- in the contract

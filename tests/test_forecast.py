@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parties.exchange import Array, FedpactError
-from parties.reuse.forecast import EPOCHS, SHARE, Forecaster, leave_one_kind_out
+from parties.reuse.forecast import (
+    EPOCHS,
+    LARGEST,
+    SHARE,
+    Forecaster,
+    ShortHistoryError,
+    leave_one_kind_out,
+)
 from parties.reuse.history import NEEDED, History
 
 Past = tuple[Array, Array, Array]
@@ -107,6 +114,32 @@ def test_a_short_history_forecasts_nothing_and_says_so(
         Forecaster(*past(0, cases, kinds))
 
 
+def test_a_forecast_of_epochs_is_a_number_from_0_on_however_far_the_case() -> None:
+    forecaster = Forecaster(*past(1))
+    for x in (1e30, -1e30):
+        told = forecaster(np.array([x, 0.0]))
+        assert not told.known
+        assert 0 <= told.low <= told.middle <= told.high <= LARGEST * (1 + 1e-9)
+
+
+def test_a_kind_without_enough_other_ones_is_named() -> None:
+    with pytest.raises(ShortHistoryError, match=r"40 cases of 2 kinds, 20 of them not of .* 'k0'"):
+        leave_one_kind_out(*past(0, cases=40, kinds=2))
+    measures, epochs, kinds = past(0, cases=40, kinds=4)
+    kinds[:25] = "k0"
+    with pytest.raises(ShortHistoryError, match=r"40 cases of 4 kinds, \d+ of them not of"):
+        leave_one_kind_out(measures, epochs, kinds)
+
+
+def test_who_asks_for_more_unknown_cases_gets_them_left_out() -> None:
+    parts = past(2, cases=200)
+    few, many = (
+        np.mean([not f.known for f in leave_one_kind_out(*parts, outside=share)])
+        for share in (0.02, 0.45)
+    )
+    assert few < 0.1 < 0.3 < many
+
+
 def test_epochs_and_shares_come_back_from_their_scales() -> None:
     for (forth, back), values in ((EPOCHS, [0.0, 2.5, 40.0]), (SHARE, [0.01, 0.5, 0.99])):
         np.testing.assert_allclose(back(forth(np.array(values))), values)
@@ -176,3 +209,12 @@ def test_a_column_without_a_name_of_its_own_is_refused(more: str, tmp_path: Path
 def test_a_word_in_the_place_of_a_number_leaves_the_row_out() -> None:
     rows = [dict.fromkeys(NEEDED, "1") | {"arm": word} for word in ("0.5", "much", "nan", "")]
     assert len(History(tuple(rows)).table(["arm"], "epochs")[1]) == 1
+
+
+def test_a_new_model_that_never_got_there_counts_as_the_longest_that_was_tried() -> None:
+    rows = [dict.fromkeys(NEEDED, "1") | {"scratch_epochs": told} for told in ("3", "", "nan")]
+    rows[2]["longest"] = "40"
+    past = History(tuple(rows))
+    assert past.table([], "scratch_epochs")[1].tolist() == [3, 20, 40]
+    assert past.table([], "scratch_epochs", longest=7)[1].tolist() == [3, 7, 40]
+    assert len(past.table([], "ceiling")[1]) == 3

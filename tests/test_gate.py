@@ -31,7 +31,7 @@ from parties.reuse.card import Card
 from parties.reuse.checks import BLOCK, PASS, SKIPPED, WARN, twenty
 from parties.reuse.checks.cost import peak_bytes
 from parties.reuse.checks.papers import licence_allowed
-from parties.reuse.checks.quality import calibration_error, paired, turns
+from parties.reuse.checks.quality import _probed, calibration_error, paired, turns
 from parties.reuse.gate import Gate, built_from
 from parties.reuse.ledger import Ledger, Sight, load, save
 from parties.reuse.manifest import (
@@ -489,6 +489,50 @@ def test_a_decision_by_the_clock_is_the_same_but_for_it(world: World) -> None:
     one, two = slow.judge(), slow.policy().judge(world.folder, receiver())
     assert one.decision == two.decision == "refuse"
     assert one.without_times() == two.without_times()
+
+
+class Drawing(nn.Sequential):
+    """Draws at random in every pass, where it is."""
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return super().forward(rows) + 0.5 * torch.randn(len(rows), 10, device=rows.device)
+
+
+HAS_CUDA = torch.cuda.is_available()
+
+
+@pytest.mark.parametrize(
+    "device",
+    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not HAS_CUDA, reason="no such GPU"))],
+)
+def test_a_model_that_draws_at_random_is_judged_the_same_twice_and_disturbs_no_other_draw(
+    device: str,
+) -> None:
+    artifact = Artifact.from_weights(peer(), **plain(MANIFEST_OF_PEER))
+    firm = replace(receiver(), build=built_as(Drawing), own=None, device=device)
+    states = [torch.get_rng_state, *([torch.cuda.get_rng_state] if HAS_CUDA else [])]
+    values = []
+    for _ in range(2):
+        torch.randn(3, device=device)  # wherever the generators stand
+        before = [state() for state in states]
+        adoption = Gate(checks=(14, 15), judged_by="answers").judge(artifact, firm)
+        assert all(torch.equal(a, state()) for a, state in zip(before, states, strict=True))
+        values.append([c.value for c in adoption.checks if c.number in (14, 15)])
+    assert values[0] == values[1]
+    assert values[0][1] is not None
+
+
+def test_a_probe_takes_the_mean_over_places_of_every_channel() -> None:
+    labels = np.arange(120) % 2
+    signs = (2 * labels - 1)[:, None, None] * np.array([1, -1])[:, None]  # channels cancel out
+    noise = np.random.default_rng(0).normal(size=(120, 2, 8))
+    features = (signs + 0.1 * noise).astype(np.float32)
+    model = nn.Sequential(nn.Conv1d(2, 2, 1), nn.Conv1d(2, 2, 8), nn.Flatten())
+    with torch.no_grad():
+        torch.as_tensor(model[0].weight)[:] = torch.eye(2)[:, :, None]
+    rows = np.arange(120)
+    right = _probed(model, features, labels, rows[:60], rows[60:], np.random.default_rng(0))
+    assert right.all()
 
 
 def test_a_firms_cases_are_of_its_own_contract() -> None:

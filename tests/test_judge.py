@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from simulations.judge.__main__ import main
 from simulations.judge.data import Shape, _numbered, read
 from simulations.judge.gating import origin
 from simulations.judge.model import of_artifact
+from simulations.judge.words import calibrated
 
 TRAINING = Training(epochs=10, batch_size=32, learning_rate=0.1, momentum=0.0, schedule="constant")
 SMALL = ("training.batch_size=32", "training.momentum=0.0", "training.schedule=constant")
@@ -138,7 +140,9 @@ def test_a_measured_outcome_makes_the_history_grow(told: Any, place: Path, tmp_p
     assert f"added to {file}" in out
     (row,) = History.load(file).rows
     assert (row["case"], row["kind"]) == ("a", "turn")
-    assert 0 < float(row["epochs"]) <= 20
+    assert 0 < float(row["epochs"]) <= 20 == float(row["longest"])
+    reached = float(row["scratch_accuracy"]) >= float(row["ceiling"]) - 0.05
+    assert np.isfinite(float(row["scratch_epochs"])) == reached
     assert float(row["ceiling"]) > float(row["zero_shot_accuracy"]) + 0.2
     assert float(row["zero_shot_error"]) == pytest.approx(
         1 - float(row["zero_shot_accuracy"]), abs=0.06
@@ -654,6 +658,23 @@ def test_a_case_that_was_never_finished_from_scratch_counts_as_the_longest() -> 
     found = calibrate(Judge((ZeroShot(), LinearProbe())), past, 20.0)
     assert found.epochs["always_scratch"] == 20
     assert found.decisions["fine_tune"] > 0.9
+
+
+def test_a_record_is_that_of_the_judges_own_settings_and_says_what_was_asked_for() -> None:
+    judge = Judge((ZeroShot(), LinearProbe()), miss=0.3, outside=0.02)
+    narrow = calibrate(judge, linear(noise=0.3, scratch=3.0))
+    assert "asked for 70 %" in "\n".join(calibrated(narrow))
+    wide = calibrate(replace(judge, miss=0.02), linear(noise=0.3, scratch=3.0))
+    assert "asked for 98 %" in "\n".join(calibrated(wide))
+    assert narrow.coverage < wide.coverage
+    strict = calibrate(replace(judge, outside=0.45), linear(noise=0.3, scratch=3.0))
+    assert strict.abstained == strict.decisions["abstain"] > narrow.abstained + 0.2
+
+
+def test_a_history_of_two_kinds_is_too_short_for_a_record_and_says_why() -> None:
+    rows = tuple({**row, "kind": f"k{i % 2}"} for i, row in enumerate(linear(0.1, 3.0).rows))
+    with pytest.raises(FedpactError, match=r"80 cases of 2 kinds.*takes 20 cases of 2 kinds bes"):
+        calibrate(Judge((ZeroShot(), LinearProbe())), History(rows))
 
 
 def test_measures_that_the_history_lacks_are_named() -> None:

@@ -306,6 +306,33 @@ def test_a_card_that_does_not_fit_together_is_refused(arrays: dict[str, Any], pr
         Profile.from_bytes(save({k: np.ascontiguousarray(v) for k, v in changed(**arrays).items()}))
 
 
+@pytest.mark.parametrize(
+    ("arrays", "problem"),
+    [
+        ({"quantiles/000/0": np.array(1.0, np.float32)}, r"have the shape \(\); legal is"),
+        ({"deviations/000/0": np.array(1.0)}, r"deviations of '0' is not .* \(3,\)"),
+        ({"class_sums": np.array(1.0), "mean": None, "covariance": None}, "class_sums is not"),
+        ({"covariance": np.array(1.0), "mean": None, "class_sums": None}, "covariance is not"),
+        ({"levels": LEVELS.astype("S4")}, "other levels"),
+        ({"quantiles/000/0": np.full((9, 3), 1e31)}, r"beyond 1e\+30"),
+    ],
+)
+def test_a_card_of_no_dimension_of_words_or_of_huge_numbers_is_refused(
+    arrays: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(FedpactError, match=problem):
+        Profile.from_arrays(changed(**arrays))
+
+
+def test_a_card_that_makes_its_deviations_up_cannot_drive_arm_beyond_all_bounds() -> None:
+    nothing = {"quantiles/000/0": np.zeros((9, 3), np.float32)}
+    nothing["deviations/000/0"] = np.full(3, 1e-30, np.float32)
+    card = Profile.from_arrays(changed(**nothing, cases=np.array([2**62])))
+    found = Arm().score(plain(3), Source(card), Target(cases(20, 3)), rng())
+    assert 1 < found.value <= 2e6
+    assert found.floor == 0
+
+
 def test_bytes_that_are_no_card_are_refused(tmp_path: Path) -> None:
     sound = Profile.from_arrays(changed()).to_bytes()
     for content in (b"", b"no card", sound[:-3], sound[5:]):
@@ -416,6 +443,12 @@ def test_the_linear_probe_leaves_out_one_example_after_the_other() -> None:
     assert probe_error(features, labels, 0.01) == pytest.approx(wrong / 25)
 
 
+def test_a_linear_probe_of_columns_that_never_vary_answers_the_commonest_class() -> None:
+    labels = np.arange(20) % 2
+    assert probe_error(np.ones((20, 4)), labels, 0.01) == 0.5
+    assert probe_error(np.zeros((20, 4)), np.where(np.arange(20) < 5, 1, 0), 0.01) == 0.25
+
+
 def test_resque_is_the_angle_between_the_sums_of_a_class() -> None:
     old = np.array([[1, 0], [1, 0], [0, 1]], np.float32)
     new = np.array([[1, 1], [0, 1]], np.float32)
@@ -499,6 +532,26 @@ def test_a_source_of_one_case_or_class_gives_a_finite_number(measure: ReuseMeasu
     old = new * np.float32(1.1)
     source = Source(Profile.of(model, old, np.ones(20, int), rng()), old)
     assert np.isfinite(measure.score(model, source, Target(new, np.arange(20) % 3), rng()).value)
+
+
+@every
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_model_that_puts_out_no_numbers_is_refused(measure: ReuseMeasure, bad: float) -> None:
+    model, old, labels = plain(6), cases(20, 6), np.arange(20) % 3
+    source = Source(Profile.of(model, old, labels, rng()), old, labels)
+    with torch.no_grad():
+        model[0].weight[0, 0] = bad  # type: ignore[index, operator]
+    with pytest.raises(FedpactError, match=r"is not finite in 20 of 20 cases; legal are numbers"):
+        measure.score(model, source, Target(old, labels), rng())
+
+
+def test_a_measure_that_is_no_finite_number_is_refused() -> None:
+    told = source_of(DATA, mean=np.array([1e30, 0, 0]), covariance=1e30 * np.eye(3))
+    assert np.isfinite(Frechet().score(plain(3), told, LABELLED, rng()).value)
+    data = np.float32(3e38) * np.sign(DATA)
+    refused = pytest.raises(FedpactError, match=r"arm_raw is inf for this model; legal is a finite")
+    with refused, np.errstate(over="ignore"):
+        Arm("raw").score(plain(3), Source(source_of(DATA).profile, data), Target(-data), rng())
 
 
 # ------------------------------------------------------------------------------------ looking

@@ -138,6 +138,32 @@ def test_a_training_that_is_not_finite_is_stopped(bad: float) -> None:
     assert stopped_at(GdeiPlateau(times=3), losses) == 6
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_validation_loss_that_is_not_finite_is_worse_than_any(bad: float) -> None:
+    flat = [1.0] * 8
+    for criterion in ("GL", "PQ", "UP"):
+        rule = Prechelt(criterion, strip=2)
+        assert stopped_at(rule, flat, [1, 0.9, 0.8, 0.7, bad, bad, bad, bad]) == 5
+        assert not rule.stops(flat[:4], [bad, 0.9, 0.8, 0.7])
+    assert stopped_at(Patience(epochs=2), flat, [1, bad, bad, bad]) == 3
+    # One early slip does not stop a run that improves since; a run that never was finite stops.
+    assert stopped_at(Patience(epochs=2), flat, [bad, 1, 0.9, 0.8]) == 0
+    assert stopped_at(Patience(epochs=2), flat, [bad, bad, 3, 2]) == 0
+    assert stopped_at(Patience(epochs=2), flat, [bad] * 4) == 3
+
+
+def test_a_training_loss_of_0_is_endless_progress_and_only_0_is_none() -> None:
+    rule = Prechelt("PQ", alpha=0.1, strip=2)
+    rising = [1, 1, 1, 1.5]
+    assert stopped_at(rule, [0.9, 0.8, 0.3, 0.0], rising) == 0
+    assert stopped_at(rule, [0.0, 0.0, 0.0, 0.0], rising) == 4
+
+
+@pytest.mark.parametrize("first", [math.nan, math.inf, 0.0])
+def test_a_training_without_a_first_loss_above_0_is_stopped(first: float) -> None:
+    assert stopped_at(GdeiPlateau(times=3), [first, 1.0, 0.9, 0.8, 0.7, 0.6]) == 5
+
+
 @given(LOSSES)
 def test_a_rule_of_training_losses_needs_no_validation_and_never_fails(losses: list[float]) -> None:
     for rule in (Never(), RelativeGain(), GdeiPlateau()):

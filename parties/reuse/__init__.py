@@ -6,6 +6,7 @@ file each; `ReuseMeasure` is the interface.
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -104,8 +105,8 @@ class ReuseMeasure(ABC):
             rng: decides which examples are looked at, where there are more than enough.
 
         Raises:
-            FedpactError: the measure needs what the source or the target lacks, or the model has
-                no layer to look at.
+            FedpactError: the measure needs what the source or the target lacks, the model has no
+                layer to look at, or its outputs or the measure are not finite.
         """
         if self.needs_labels and target.labels is None:
             raise FedpactError(
@@ -114,6 +115,11 @@ class ReuseMeasure(ABC):
             )
         started = time.thread_time()
         value, layers, floor = self.measure(model, source, target, rng)
+        if not math.isfinite(value):
+            raise FedpactError(
+                f"{self.name} is {value} for this model; legal is a finite number. Its outputs or "
+                "its profile card are too large to be compared: leave it, or use another measure."
+            )
         return ReuseScore(
             self.name,
             float(value),

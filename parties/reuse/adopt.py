@@ -70,18 +70,21 @@ class Adopter:
         history = History.load(self.judge.history) if self.judge.history else History()
         told = self.judge.judge(module, source, target, history, FREE, rng)
         forecast = told.options[FINE_TUNE].epochs if FINE_TUNE in told.options else None
-        # A forward pass is about a third of a training pass; every measure makes one.
-        passes = math.ceil((len(told.scores) + 1) * min(len(self.fit.ids), MOST) / 3)
+        trained, looked = 0, (len(told.scores) + 1) * min(len(self.fit.ids), MOST)
         decision, probing = told.decision, told.decision in (PROBE, ABSTAIN)
-        if probing:
+        if probing:  # three passes over what is kept back, and the stopping rule's
             decision = self._probe(module)
-            passes += self._quarter
+            trained += self._quarter
+            looked += (3 + self._watched) * len(self.judging.ids)
         arrays = None
         if decision == AS_IS:
             arrays = dict(offered.arrays)
         if decision == FINE_TUNE:
-            arrays, tuned = self._tune(module, forecast)
-            passes += tuned
+            arrays, epochs = self._tune(module, forecast)
+            trained += epochs * len(self.fit.ids)
+            looked += epochs * self._watched * len(self.judging.ids)
+        # A forward pass is about a third of a training pass.
+        passes = trained + math.ceil(looked / 3)
         report = ReuseReport(
             decision,
             {name: score.value for name, score in told.scores.items()},
@@ -96,6 +99,11 @@ class Adopter:
     @property
     def _quarter(self) -> int:
         return max(1, len(self.fit.ids) // 4)
+
+    @property
+    def _watched(self) -> int:
+        """Times that the stopping rule looks at the examples kept back, an epoch."""
+        return int(self.training.stopping.needs_validation)
 
     def _probe(self, module: nn.Module) -> str:
         """Train a quarter of an epoch in place, and say whether to go on."""
@@ -113,12 +121,12 @@ class Adopter:
     def _tune(
         self, module: nn.Module, forecast: tuple[float, float, float] | None
     ) -> tuple[dict[str, Array], int]:
-        """Train on from it; its weights, and passes over one example that it took."""
+        """Train on from it; its weights, and the epochs that it took."""
         epochs = self.judge.tune_epochs
         if forecast is not None:
             epochs = min(max(1, math.ceil(forecast[2])), epochs)
         losses = self._fit(module, self.fit.features, self.fit.labels, epochs, "tune")
-        return weights_of(module), len(self.fit.ids) * losses
+        return weights_of(module), losses
 
     def _fit(self, module: nn.Module, features: Array, labels: Array, epochs: int, why: str) -> int:
         """How many epochs were trained."""

@@ -11,9 +11,10 @@ from torch import nn
 
 from parties.exchange import Array, FedpactError
 from parties.reuse import COST, ReuseMeasure, Target, chosen_word
-from parties.reuse.features import look
+from parties.reuse.features import MOST, look
 from parties.reuse.profile import LEVELS, SHARES, Profile, Source, quantiles
 
+ROUNDING = 1e-6  # share of a filter's largest output below which float32 tells nothing
 VARIANTS = ("exact", "raw", "hist", "literal")
 Distance = Callable[[Array, Array], float | None]
 """From sorted columns of the source (n, filters) and the target (m, filters), of one layer; None
@@ -93,7 +94,7 @@ class Arm(ReuseMeasure):
                     "only. Use variant=exact or raw, or give the source's features."
                 )
             _same_layers(source.card, new)
-            found = {k: self._by_card(source.card, k, quantiles(v, LEVELS)) for k, v in new.items()}
+            found = {k: self._by_card(source.card, k, v) for k, v in new.items()}
             floors = [self._card_floor(source.card, size, rng) for _ in range(self.draws)]
         else:
             base = look(model, source.features, rng)
@@ -118,25 +119,27 @@ class Arm(ReuseMeasure):
 
     def _by_card(self, card: Profile, layer: str, new: Array) -> float | None:
         old = card.quantiles[layer].astype(np.float64)
-        return self._scale(card, layer, SHARES @ np.abs(old - new))
+        distances = SHARES @ np.abs(old - quantiles(new, LEVELS))
+        return self._scale(card, layer, distances, _biggest(new))
 
-    def _scale(self, card: Profile, layer: str, distances: Array) -> float | None:
+    def _scale(self, card: Profile, layer: str, distances: Array, new: Array) -> float | None:
         if self.variant == "raw":
             return float(distances.mean())
-        biggest = np.abs(card.quantiles[layer]).max(axis=0)
-        return _ratio(distances, card.deviations[layer].astype(np.float64), biggest)
+        deviations = card.deviations[layer].astype(np.float64)
+        return _ratio(distances, deviations, _biggest(card.quantiles[layer]), new)
 
     def _card_floor(self, card: Profile, size: int, rng: np.random.Generator) -> float:
         """Both samples from the card's own quantiles, joined by straight lines."""
         old, new = (
-            quantiles(np.sort(rng.random((n, 1)), axis=0), LEVELS)[:, 0] for n in (card.cases, size)
+            quantiles(np.sort(rng.random((n, 1)), axis=0), LEVELS)[:, 0]
+            for n in (min(card.cases, MOST), size)  # a card's count is its maker's word
         )
         layers = {}
         for layer, values in card.quantiles.items():
             columns = np.stack(
                 [np.interp(old, LEVELS, q) - np.interp(new, LEVELS, q) for q in values.T], axis=1
             )
-            layers[layer] = self._scale(card, layer, SHARES @ np.abs(columns))
+            layers[layer] = self._scale(card, layer, SHARES @ np.abs(columns), _biggest(values))
         return _mean(layers)
 
 
@@ -158,18 +161,31 @@ def w1(old: Array, new: Array) -> Array:
 
 
 def _scaled(old: Array, new: Array) -> float | None:
-    biggest = np.maximum(np.abs(old[0]), np.abs(old[-1]))
-    return _ratio(w1(old, new), old.std(axis=0, dtype=np.float64), biggest)
+    return _ratio(w1(old, new), old.std(axis=0, dtype=np.float64), _biggest(old), _biggest(new))
+
+
+def _biggest(ordered: Array) -> Array:
+    """Largest size a filter, (filters,), of sorted columns."""
+    found: Array = np.maximum(np.abs(ordered[0]), np.abs(ordered[-1])).astype(np.float64)
+    return found
 
 
 def _unscaled(old: Array, new: Array) -> float:
     return float(w1(old, new).mean())
 
 
-def _ratio(distances: Array, deviations: Array, biggest: Array) -> float | None:
-    """Mean over the filters that vary, by more than float32 rounds."""
-    vary = deviations > 1e-6 * biggest
-    return float(np.mean(distances[vary] / deviations[vary])) if vary.any() else None
+def _ratio(distances: Array, deviations: Array, old: Array, new: Array) -> float | None:
+    """Mean over the filters that vary on the source, by more than float32 rounds.
+
+    No deviation counts as less than a millionth of the firm's own outputs, so that no filter, and
+    no card that makes deviations up, says more than two million.
+
+    Args:
+        old, new: largest output of each filter for the source and the target.
+    """
+    vary = deviations > ROUNDING * old
+    scale = np.maximum(deviations, ROUNDING * new)
+    return float(np.mean(distances[vary] / scale[vary])) if vary.any() else None
 
 
 def _shared_bins(old: Array, new: Array, bins: int) -> float:

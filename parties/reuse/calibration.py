@@ -12,7 +12,7 @@ import numpy as np
 from parties.exchange import Array, FedpactError
 from parties.reuse import CEILING, COST
 from parties.reuse.forecast import EPOCHS, SHARE, Forecast, leave_one_kind_out
-from parties.reuse.history import History
+from parties.reuse.history import LONGEST, History, number
 from parties.reuse.judge import ABSTAIN, FINE_TUNE, PROBE, SCRATCH, Judge, weigh
 
 QUARTER = 0.25
@@ -26,14 +26,15 @@ class Calibration:
     Args:
         cases: past cases that were judged; kinds: of shift.
         error: mean absolute error of the forecast epochs.
-        coverage: share of the cases whose epochs lie in their interval.
+        coverage: share of the cases whose epochs lie in their interval; asked: that it should be.
         known_error, known_coverage: the same of the cases that are not outside the history.
         abstained: share that lies outside.
         ceiling_error: mean absolute error of the forecast accuracy.
         decisions: decision -> share.
         epochs: mean epochs a case: by this judge, by always training from scratch, by always
-            reusing, and by whoever knows the outcome. A reuse or a new training that never came
-            to the ceiling counts as `longest`.
+            reusing, and by whoever knows the outcome. A new training that never came to the
+            ceiling counts as the longest that was tried (`History.table`), so that what it took,
+            and what is saved against it, are lower bounds.
         saved_scratch, saved_reuse: share of the epochs that the judge saves against either.
     """
 
@@ -41,6 +42,7 @@ class Calibration:
     kinds: int
     error: float
     coverage: float
+    asked: float
     known_error: float
     known_coverage: float
     abstained: float
@@ -51,7 +53,7 @@ class Calibration:
     saved_reuse: float
 
 
-def calibrate(judge: Judge, history: History, longest: float) -> Calibration:
+def calibrate(judge: Judge, history: History, longest: float = LONGEST) -> Calibration:
     """Judge every past case as if its kind of shift had never been seen.
 
     After a probe (also where the judge abstains) the firm tunes on if the quarter of an epoch took
@@ -59,7 +61,8 @@ def calibrate(judge: Judge, history: History, longest: float) -> Calibration:
     trains from scratch and has lost the quarter.
 
     Args:
-        longest: epochs that count where training from scratch never came to the ceiling.
+        longest: epochs that count where training from scratch never came to the ceiling and the
+            history does not say how long it was tried.
 
     Raises:
         FedpactError: the history is too short, or lacks the judge's measures.
@@ -76,11 +79,11 @@ def calibrate(judge: Judge, history: History, longest: float) -> Calibration:
             "(its columns), or another history."
         )
     x, epochs, kinds = past.table(cost, "epochs")
-    told = leave_one_kind_out(x, epochs, kinds, EPOCHS, judge.miss)
+    told = leave_one_kind_out(x, epochs, kinds, EPOCHS, judge.miss, judge.outside)
     y, ceiling, _ = past.table(top, "ceiling")
-    tops = leave_one_kind_out(y, ceiling, kinds, SHARE, judge.miss)
-    scratch = np.array([_number(row, "scratch_epochs", longest) for row in whole])
-    anew = leave_one_kind_out(x, scratch, kinds, EPOCHS, judge.miss)
+    tops = leave_one_kind_out(y, ceiling, kinds, SHARE, judge.miss, judge.outside)
+    _, scratch, _ = past.table(cost, "scratch_epochs", longest)
+    anew = leave_one_kind_out(x, scratch, kinds, EPOCHS, judge.miss, judge.outside)
     # What is enough differs from case to case here; the question is which way there is cheaper.
     decided = [weigh(*of, 0.0)[0] for of in zip(told, anew, tops, strict=True)]
     spent = np.array(
@@ -89,7 +92,7 @@ def calibrate(judge: Judge, history: History, longest: float) -> Calibration:
             for decision, row, e, s in zip(decided, whole, epochs, scratch, strict=True)
         ]
     )
-    inside = np.array([f.known for f in told])
+    inside = np.array([decision != ABSTAIN for decision in decided])
     means = {
         "judge": float(spent.mean()),
         "always_scratch": float(scratch.mean()),
@@ -101,6 +104,7 @@ def calibrate(judge: Judge, history: History, longest: float) -> Calibration:
         kinds=len(set(kinds.tolist())),
         error=_error(told, epochs),
         coverage=_coverage(told, epochs),
+        asked=1 - judge.miss,
         known_error=_error(told, epochs, inside),
         known_coverage=_coverage(told, epochs, inside),
         abstained=float(np.mean(~inside)),
@@ -121,7 +125,7 @@ def _spent(
         return epochs
     if decision == SCRATCH:
         return scratch
-    before, after = (1 - _number(row, f"{n}_accuracy", math.nan) for n in ("zero_shot", "probe"))
+    before, after = (1 - number(row, f"{n}_accuracy") for n in ("zero_shot", "probe"))
     if before > 0 and (before - after) / before >= least:
         return max(epochs, QUARTER)
     return QUARTER + scratch
@@ -140,12 +144,4 @@ def _coverage(told: list[Forecast], values: Array, which: Array | None = None) -
 
 
 def _has(row: Mapping[str, str], names: list[str]) -> bool:
-    return all(math.isfinite(_number(row, name, math.nan)) for name in names)
-
-
-def _number(row: Mapping[str, str], name: str, missing: float) -> float:
-    try:
-        value = float(row.get(name) or "nan")
-    except ValueError:
-        return missing
-    return value if math.isfinite(value) else missing
+    return all(math.isfinite(number(row, name)) for name in names)

@@ -73,7 +73,7 @@ def look(
 
     Raises:
         FedpactError: the model has no Conv or Linear layer before its classifier, or one whose
-            first dimension is not the cases.
+            first dimension is not the cases, or puts out values that are not finite.
     """
     rows = chosen(len(features), rng, most)
     device = _device(model)
@@ -93,7 +93,16 @@ def look(
             "look at. Judge it by zero_shot or leep, or give a model with hidden layers."
         )
     layers = {name: np.concatenate(kept[name]) for name in names}
-    return Seen(layers, np.concatenate(entered), np.concatenate(logits), rows)
+    seen = Seen(layers, np.concatenate(entered), np.concatenate(logits), rows)
+    for name, values in {**layers, "the classifier": seen.logits}.items():
+        wrong = int(np.sum(~np.isfinite(values).all(axis=1)))
+        if wrong:
+            raise FedpactError(
+                f"What the model puts out at {name} is not finite in {wrong} of {len(rows)} cases; "
+                "legal are numbers. Its weights are broken, or the cases are not what it was "
+                "trained on: leave it, or correct the data."
+            )
+    return seen
 
 
 @final

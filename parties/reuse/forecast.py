@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import final
 
 import numpy as np
+from scipy.special import expit
 
 from parties.exchange import Array, FedpactError
 
@@ -16,14 +17,21 @@ FEWEST = 20  # cases without which nothing is forecast
 NEIGHBOURS = 3
 RIDGE = 1.0  # of standardised measures; a history is short and its measures resemble each other
 
+LARGEST = 1e6  # epochs; no forecast is beyond
+
 Transform = tuple[Callable[[Array], Array], Callable[[Array], Array]]
-EPOCHS: Transform = (np.log1p, np.expm1)
+EPOCHS: Transform = (np.log1p, lambda z: np.expm1(np.clip(z, 0, np.log1p(LARGEST))))
 """Costs: log(1 + epochs)."""
 SHARE: Transform = (
     lambda p: np.log(np.clip(p, 1e-3, 1 - 1e-3) / (1 - np.clip(p, 1e-3, 1 - 1e-3))),
-    lambda z: 1 / (1 + np.exp(-z)),
+    expit,
 )
 """Accuracies: their log odds, clipped at one in a thousand."""
+
+
+@final
+class ShortHistoryError(FedpactError):
+    """A history with too few cases, or of too few kinds, to forecast from."""
 
 
 @final
@@ -67,7 +75,8 @@ class Forecaster:
         outside: share of past cases that would have been called unknown.
 
     Raises:
-        FedpactError: fewer than 20 cases or two kinds, or values that are not finite.
+        ShortHistoryError: fewer than 20 cases or two kinds.
+        FedpactError: values that are not finite, or an illegal share.
 
     References:
         Barber, Candes, Ramdas, Tibshirani, arXiv 1905.02928 (CV+).
@@ -83,7 +92,7 @@ class Forecaster:
     def __post_init__(self) -> None:
         cases, kinds = len(self.values), len(set(self.kinds.tolist()))
         if cases < FEWEST or kinds < 2:
-            raise FedpactError(
+            raise ShortHistoryError(
                 f"The history has {cases} cases of {kinds} kinds; a forecast needs {FEWEST} cases "
                 "of 2 kinds or more. Probe instead: train a quarter of an epoch and look at the "
                 "gain."
@@ -170,13 +179,31 @@ class Forecaster:
 
 
 def leave_one_kind_out(
-    measures: Array, values: Array, kinds: Array, transform: Transform = EPOCHS, miss: float = 0.1
+    measures: Array,
+    values: Array,
+    kinds: Array,
+    transform: Transform = EPOCHS,
+    miss: float = 0.1,
+    outside: float = 0.05,
 ) -> list[Forecast]:
-    """Each past case forecast from the cases of all other kinds, in their order."""
+    """Each past case forecast from the cases of all other kinds, in their order.
+
+    Raises:
+        ShortHistoryError: beside one of the kinds too little is left to forecast from.
+    """
     told: list[Forecast | None] = [None] * len(values)
-    for kind in sorted(set(kinds.tolist())):
+    names = sorted(set(kinds.tolist()))
+    for kind in names:
         others = kinds != kind
-        forecaster = Forecaster(measures[others], values[others], kinds[others], transform, miss)
+        left = int(others.sum())
+        if left < FEWEST or len(names) < 3:
+            raise ShortHistoryError(
+                f"The history has {len(values)} cases of {len(names)} kinds, {left} of them not of "
+                f"the kind {kind!r}; to judge every kind by the others takes {FEWEST} cases of 2 "
+                "kinds beside each. Finish cases of further kinds first."
+            )
+        parts = measures[others], values[others], kinds[others]
+        forecaster = Forecaster(*parts, transform, miss, outside)
         for i in np.flatnonzero(~others):
             told[i] = forecaster(measures[i])
     return [forecast for forecast in told if forecast is not None]

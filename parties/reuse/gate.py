@@ -171,7 +171,9 @@ class Gate:
             offered = collect(Path(offered), int(self.max_folder_mb * 1e6))
         case = Case(offered, receiver, self)
         done: dict[int, Check] = {}
-        with torch.random.fork_rng(devices=[]):
+        kind = torch.device(receiver.device).type
+        others = 0 if kind == "cpu" else torch.get_device_module(kind).device_count()
+        with torch.random.fork_rng(devices=range(others), device_type=kind):
             for step in twenty():
                 started = time.perf_counter()
                 said = self._hold(step, case, done)
@@ -197,9 +199,9 @@ class Gate:
             return Finding(SKIPPED, because)
         if step.number not in self.checks:
             return Finding(SKIPPED, "The policy does not ask for this check.")
-        torch.default_generator.manual_seed(
-            case.receiver.seed
-        )  # a model that draws at random draws the same
+        # A model that draws at random draws the same, wherever it runs.
+        on_cpu = torch.device(case.receiver.device).type == "cpu"
+        (torch.default_generator if on_cpu else torch).manual_seed(case.receiver.seed)
         try:
             finding = step.look(case)
         except Exception as fault:  # whatever it is that went wrong, the model is not adopted

@@ -19,8 +19,15 @@ NEEDED = ("case", "kind", "epochs", "scratch_epochs", "ceiling")
 """Columns of every history; those of measures stand beside them, by the measure's name.
 
 case: its name; kind: of shift; epochs: that retraining took to its ceiling; scratch_epochs: that
-training from scratch took; ceiling: the accuracy that retraining came to.
+training from scratch took to it, empty or nan where it never got there; ceiling: the accuracy that
+retraining came to.
+
+A history may also say `longest`, the epochs that the new model was trained at most, and
+`scratch_accuracy`, the accuracy that it came to. Without the latter nobody knows what a new model
+is worth, and a judge never takes one for its accuracy.
 """
+LONGEST = 20.0
+"""Epochs that count where a new model never got there and the row does not say `longest`."""
 
 
 @final
@@ -90,18 +97,36 @@ class History:
         part.write_text(text.getvalue(), "utf-8")
         os.replace(part, file)
 
-    def table(self, names: Sequence[str], value: str) -> tuple[Array, Array, Array]:
-        """Measures (n, k), a value (n,) and the kinds (n,), of the cases that have all of them."""
+    def table(
+        self, names: Sequence[str], value: str, longest: float = LONGEST
+    ) -> tuple[Array, Array, Array]:
+        """Measures (n, k), a value (n,) and the kinds (n,), of the cases that have all of them.
+
+        A new model that never got there has no scratch_epochs. To leave it out would make training
+        from scratch look cheap, so it counts as the longest that was tried: a lower bound.
+
+        Args:
+            longest: counts where the row does not say.
+        """
+
+        def outcome(row: Mapping[str, str]) -> float:
+            found = number(row, value)
+            if value != "scratch_epochs" or math.isfinite(found):
+                return found
+            tried = number(row, "longest")
+            return tried if math.isfinite(tried) else longest
+
         kept = [
             (numbers, row["kind"])
             for row in self.rows
-            if all(map(math.isfinite, numbers := [_number(row, n) for n in (*names, value)]))
+            if all(map(math.isfinite, numbers := [*(number(row, n) for n in names), outcome(row)]))
         ]
         found = np.array([numbers for numbers, _ in kept]).reshape(len(kept), len(names) + 1)
         return found[:, :-1], found[:, -1], np.array([kind for _, kind in kept])
 
 
-def _number(row: Mapping[str, str], name: str) -> float:
+def number(row: Mapping[str, str], name: str) -> float:
+    """A row's number; not-a-number where it has none."""
     try:
         return float(row.get(name) or "nan")
     except ValueError:

@@ -14,7 +14,14 @@ from parties.energy import Spent
 from parties.exchange import FedpactError
 from parties.reuse import CEILING, COST, ReuseMeasure, ReuseScore, Target
 from parties.reuse.features import look
-from parties.reuse.forecast import EPOCHS, SHARE, Forecast, Forecaster
+from parties.reuse.forecast import (
+    EPOCHS,
+    SHARE,
+    Forecast,
+    Forecaster,
+    ShortHistoryError,
+    Transform,
+)
 from parties.reuse.history import History
 from parties.reuse.profile import Source
 
@@ -29,7 +36,7 @@ class Option:
 
     Args:
         name: as_is, fine_tune or scratch.
-        epochs: to train: forecast, low and high end.
+        epochs: to train: forecast, low and high end; from scratch at least that (`History.table`).
         accuracy: of the model in the end, likewise; None where nobody knows.
         joules, kg_co2e, money: of the middle number of epochs and of the high one.
     """
@@ -50,10 +57,11 @@ class Judgement:
     Args:
         decision: one of `DECISIONS`.
         reasons: why, in words.
-        options: what was weighed.
+        options: what was weighed; of those that train none where nothing is forecast.
         scores: measure -> what it said.
         cases: past cases that the forecast rests on.
         known: whether this case is like them.
+        sure: share of cases that an option's intervals should cover.
     """
 
     decision: str
@@ -62,6 +70,7 @@ class Judgement:
     scores: Mapping[str, ReuseScore]
     cases: int
     known: bool
+    sure: float = 0.9
 
 
 @final
@@ -78,13 +87,15 @@ class Epoch:
 class Judge:
     """Judges offered models by measures and by the firm's own history.
 
-    * as it is: if the lower end of the 90 % interval of its accuracy on the firm's labelled data
-      (Clopper and Pearson) reaches `required`;
+    * as it is: if the lower end of the interval of its accuracy on the firm's labelled data
+      (Clopper and Pearson, of 1 - miss: 90 %) reaches `required`;
     * else probe, where there is no history: train a quarter of an epoch and look at the gain; a
       measure alone must not decide;
     * else abstain, where the case lies outside the history: nothing is forecast, and a probe is
       proposed;
-    * else train from scratch, if the forecast accuracy falls short of `required`;
+    * else, if the accuracy once tuned is forecast to fall short of `required`: whichever is best of
+      that, the accuracy as it is, and that of a new model; probe, where the history does not tell
+      what new models come to;
     * else fine-tune, if even the upper end of the forecast number of epochs is below what training
       from scratch is forecast to take; probe, if the forecast itself is; else train from scratch.
 
@@ -95,8 +106,11 @@ class Judge:
         history: csv file of finished cases (`parties.reuse.history`); None: there are none yet.
         tune_epochs: most epochs that an offered model is tuned for.
         least_gain: share of the loss that a quarter of an epoch must take off to go on.
-        miss: share of cases that may lie outside a forecast's interval.
+        miss: share of cases that may lie outside an interval.
         outside: share of past cases that would have been called unknown.
+
+    Raises:
+        FedpactError: a field is not legal; the forecasts take the same shares.
     """
 
     measures: tuple[ReuseMeasure, ...]
@@ -117,13 +131,15 @@ class Judge:
         epochs = self.tune_epochs
         if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
             raise FedpactError(f"reuse.tune_epochs is {epochs!r}; legal is a whole number >= 1.")
-        shares = (("required", 1.0), ("least_gain", 1.0), ("miss", 0.5), ("outside", 0.5))
-        for name, top in shares:
+        for name in ("required", "least_gain", "miss", "outside"):
             value = getattr(self, name)
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not 0 <= value <= top:
+            inner = name in ("miss", "outside")
+            if not number or not (0 < value < 0.5 if inner else 0 <= value <= 1):
                 raise FedpactError(
-                    f"reuse.{name} is {value!r}; legal is a number from 0 to {top:g}."
+                    f"reuse.{name} is {value!r}; legal is a number "
+                    f"{'between 0 and 0.5, without these' if inner else 'from 0 to 1'}. "
+                    f"Set reuse.{name}={getattr(Judge, name):g}."
                 )
 
     def judge(
@@ -148,21 +164,25 @@ class Judge:
         scores = self.scores(model, source, target, rng)
         zero_shot = self._zero_shot(model, target, rng)
         options = {AS_IS: _option(AS_IS, (0.0, 0.0, 0.0), zero_shot, epoch)}
+        cases, sure = len(history.rows), 1 - self.miss
         if zero_shot is not None and zero_shot[1] >= self.required:
             reason = (
                 f"as it is, it is right in {zero_shot[0]:.3f} of the firm's cases (at least "
                 f"{zero_shot[1]:.3f}); {self.required:.3f} is required"
             )
-            return Judgement(AS_IS, (reason,), options, scores, len(history.rows), True)
+            return Judgement(AS_IS, (reason,), options, scores, cases, True, sure)
         try:
-            epochs, scratch, ceiling = self._forecasts(scores, history)
-        except FedpactError as none:
-            return Judgement(PROBE, (str(none),), options, scores, len(history.rows), False)
-        options[FINE_TUNE] = _option(FINE_TUNE, _ends(epochs), _ends(ceiling), epoch)
-        options[SCRATCH] = _option(SCRATCH, _ends(scratch), _ends(ceiling), epoch)
-        decision, reason = weigh(epochs, scratch, ceiling, self.required)
+            epochs, scratch, ceiling, anew = self._forecasts(scores, history)
+        except ShortHistoryError as none:
+            return Judgement(PROBE, (str(none),), options, scores, cases, False, sure)
+        as_is = None if zero_shot is None else zero_shot[0]
+        decision, reason = weigh(epochs, scratch, ceiling, self.required, anew, as_is)
         known = decision != ABSTAIN
-        return Judgement(decision, (reason,), options, scores, len(history.rows), known)
+        if known:
+            options[FINE_TUNE] = _option(FINE_TUNE, _ends(epochs), _ends(ceiling), epoch)
+            own = None if anew is None else _ends(anew)
+            options[SCRATCH] = _option(SCRATCH, _ends(scratch), own, epoch)
+        return Judgement(decision, (reason,), options, scores, cases, known, sure)
 
     def scores(
         self, model: nn.Module, source: Source, target: Target, rng: np.random.Generator
@@ -174,59 +194,82 @@ class Judge:
     def _zero_shot(
         self, model: nn.Module, target: Target, rng: np.random.Generator
     ) -> tuple[float, float, float] | None:
-        """Accuracy as it is, and the ends of its 90 % interval; None without labels."""
+        """Accuracy as it is, and the ends of its interval; None without labels."""
         if target.labels is None:
             return None
-        seen = look(model, target.features, rng)
+        seen = look(model, target.features, rng, hidden=False)
         right, n = int(np.sum(seen.logits.argmax(1) == target.labels[seen.rows])), len(seen.rows)
-        found = stats.binomtest(right, n).proportion_ci(0.9)
+        found = stats.binomtest(right, n).proportion_ci(1 - self.miss)
         return right / n, float(found.low), float(found.high)
 
     def _forecasts(
         self, scores: Mapping[str, ReuseScore], history: History
-    ) -> tuple[Forecast, Forecast, Forecast]:
-        """Epochs to fine-tune, epochs from scratch, accuracy.
+    ) -> tuple[Forecast, Forecast, Forecast, Forecast | None]:
+        """Epochs to fine-tune, epochs from scratch, accuracy once tuned, accuracy of a new model.
+
+        The last is None where the history tells it of too few cases, or of other ones.
 
         Raises:
-            FedpactError: the history is too short.
+            ShortHistoryError: the history is too short.
         """
         kinds = {m.name: m.forecasts for m in self.measures if m.name in scores}
         cost = [name for name, kind in kinds.items() if kind == COST] or list(kinds)
         ceiling = [name for name, kind in kinds.items() if kind == CEILING] or list(kinds)
-        told = []
-        for names, value, scale in (
-            (cost, "epochs", EPOCHS),
-            (cost, "scratch_epochs", EPOCHS),
-            (ceiling, "ceiling", SHARE),
-        ):
-            past = history.table(names, value)
-            forecaster = Forecaster(*past, scale, self.miss, self.outside)
-            told.append(forecaster(np.array([scores[name].value for name in names])))
-        return told[0], told[1], told[2]
+
+        def forecast(names: list[str], value: str, scale: Transform) -> Forecast:
+            forecaster = Forecaster(*history.table(names, value), scale, self.miss, self.outside)
+            return forecaster(np.array([scores[name].value for name in names]))
+
+        epochs = forecast(cost, "epochs", EPOCHS)
+        scratch = forecast(cost, "scratch_epochs", EPOCHS)
+        tuned = forecast(ceiling, "ceiling", SHARE)
+        try:
+            anew = forecast(ceiling, "scratch_accuracy", SHARE)
+        except ShortHistoryError:
+            return epochs, scratch, tuned, None
+        return epochs, scratch, tuned, anew if anew.known else None
 
 
 def weigh(
-    epochs: Forecast, scratch: Forecast, ceiling: Forecast, required: float
+    epochs: Forecast,
+    scratch: Forecast,
+    ceiling: Forecast,
+    required: float,
+    anew: Forecast | None = None,
+    as_is: float | None = None,
 ) -> tuple[str, str]:
     """The decision by forecasts, and its reason.
 
     Args:
-        epochs: to fine-tune; scratch: to train a new model; ceiling: accuracy in the end.
+        epochs: to fine-tune; scratch: to train a new model as far; ceiling: accuracy once tuned.
         required: accuracy that the firm needs.
+        anew: accuracy of a new model; as_is: of the offered one as it is. None: nobody knows.
     """
-    if not (epochs.known and ceiling.known):
-        apart = max(epochs.distance, ceiling.distance)
+    if not (epochs.known and scratch.known and ceiling.known):
+        apart = max(epochs.distance, scratch.distance, ceiling.distance)
         return ABSTAIN, (
             f"the case lies outside the firm's history ({apart:.1f} times as far from its nearest "
             "cases as they are from each other), so that no forecast is worth anything. Probe: "
             "train a quarter of an epoch and look at the gain"
         )
-    reach = (
-        f"it is forecast to come to {ceiling.middle:.3f} [{ceiling.low:.3f}, {ceiling.high:.3f}]; "
-        f"{required:.3f} is required"
-    )
-    if ceiling.middle < required:
-        return SCRATCH, f"tuned, {reach}"
+    reach = f"it is forecast to come to {_interval(ceiling)}; {required:.3f} is required"
+    if ceiling.middle < required and anew is None:
+        return PROBE, (
+            f"tuned, {reach}, and nobody knows what a new model would come to (the history has "
+            "scratch_accuracy of too few cases like this one)"
+        )
+    if ceiling.middle < required and anew is not None:
+        # Of equal ones the first, which is the cheapest.
+        reached = {} if as_is is None else {AS_IS: as_is}
+        reached |= {FINE_TUNE: ceiling.middle, SCRATCH: anew.middle}
+        best = max(reached, key=lambda name: reached[name])
+        seen = (
+            "" if as_is is None else f"as it is, it is right in {as_is:.3f} of the firm's cases; "
+        )
+        return best, (
+            f"{seen}tuned, it is forecast to come to {_interval(ceiling)}, a new model to "
+            f"{_interval(anew)}; {required:.3f} is required, and {best} is the best there is"
+        )
     cost = (
         f"fine-tuning takes {epochs.middle:.1f} epochs, {epochs.high:.1f} at most; from scratch "
         f"{scratch.middle:.1f}; {reach}"
@@ -251,6 +294,10 @@ def probed(before: float, after: float, accuracy: float, required: float, least:
     """
     gained = before > 0 and (before - after) / before >= least
     return FINE_TUNE if accuracy >= required or gained else SCRATCH
+
+
+def _interval(forecast: Forecast) -> str:
+    return f"{forecast.middle:.3f} [{forecast.low:.3f}, {forecast.high:.3f}]"
 
 
 def _ends(forecast: Forecast) -> tuple[float, float, float]:

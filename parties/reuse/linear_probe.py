@@ -23,7 +23,8 @@ class LinearProbe(ReuseMeasure):
 
     Each example is classified by the regression (one-hot targets, columns scaled to deviation 1,
     an intercept) that is fitted on all others: with hat matrix H and fit Yhat, its answer is
-    (Yhat_i - H_ii Y_i) / (1 - H_ii), so that one decomposition gives all.
+    (Yhat_i - H_ii Y_i) / (1 - H_ii), so that one decomposition gives all. Where no column varies
+    there is nothing to fit, and it is the error of answering the commonest class.
 
     Args:
         ridge: the penalty on squared weights, as a share of the number of examples.
@@ -60,6 +61,8 @@ def probe_error(features: Array, labels: Array, ridge: float) -> float:
     targets = np.eye(len(classes))[places]
     spread = features.std(axis=0)
     vary = spread > 1e-6 * np.abs(features).max(axis=0)
+    if not vary.any():  # left out, an example of two equal classes would make the other commoner
+        return float(1 - targets.mean(axis=0).max())
     scaled = (features - features.mean(axis=0))[:, vary] / spread[vary]
     left, singular, _ = np.linalg.svd(scaled, full_matrices=False)
     shrunk = left * (singular**2 / (singular**2 + ridge * len(features)))

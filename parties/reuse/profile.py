@@ -25,6 +25,8 @@ LEVELS: Array = (_NODES + 1) / 2
 """Levels of the nine quantiles: the nodes of Gauss and Legendre on (0, 1), 0.016 to 0.984."""
 SHARES: Array = _WEIGHTS / 2
 """What each counts for in a mean over all levels; they sum to 1."""
+FLOATS = (np.float32, np.float64)
+LARGEST = 1e30  # size of a card's numbers: beyond, their squares and differences overflow
 
 
 @final
@@ -40,7 +42,7 @@ class Profile:
         class_sums: (classes, d) float64, sums of the embedding by class; None where withheld.
 
     Raises:
-        FedpactError: shapes do not fit together, or a number is not finite.
+        FedpactError: shapes do not fit together, or a number is not finite or too large.
     """
 
     cases: int
@@ -60,15 +62,15 @@ class Profile:
             "legal are the same layers",
         )
         for layer, values in self.quantiles.items():
-            shape, width = values.shape, values.shape[-1]
+            shape = values.shape
             _check(
-                len(shape) == 2 and shape[0] == len(LEVELS) and width >= 1,
+                len(shape) == 2 and shape[0] == len(LEVELS) and shape[1] >= 1,
                 f"quantiles of {layer!r} have the shape {shape}; legal is ({len(LEVELS)}, filters)",
             )
             _fits(values, shape, f"quantiles of {layer!r}")
-            _check(bool(np.all(np.diff(values, axis=0) >= 0)), f"quantiles of {layer!r} decrease")
+            _check(bool(np.all(values[1:] >= values[:-1])), f"quantiles of {layer!r} decrease")
             spread = self.deviations[layer]
-            _fits(spread, (width,), f"deviations of {layer!r}")
+            _fits(spread, shape[1:], f"deviations of {layer!r}")
             _check(bool(np.all(spread >= 0)), f"deviations of {layer!r} are below 0")
         told = [v for v in (self.class_sums, self.covariance, self.mean) if v is not None]
         width = told[0].shape[-1] if told and told[0].ndim else 0
@@ -77,7 +79,7 @@ class Profile:
         if self.covariance is not None:
             _fits(self.covariance, (width, width), "covariance")
         if self.class_sums is not None:
-            _fits(self.class_sums, (len(self.class_sums), width), "class_sums")
+            _fits(self.class_sums, (*self.class_sums.shape[:1], width), "class_sums")
 
     @staticmethod
     def of(
@@ -135,7 +137,9 @@ class Profile:
             f"cases has the shape {cases.shape} and dtype {cases.dtype}; legal is one whole number",
         )
         _check(
-            levels.shape == LEVELS.shape and np.allclose(levels, LEVELS, atol=1e-12),
+            levels.shape == LEVELS.shape
+            and levels.dtype.kind == "f"
+            and np.allclose(levels, LEVELS, atol=1e-12),
             "its quantiles are at other levels than this version's",
         )
         parts: dict[str, dict[str, Array]] = {"quantiles": {}, "deviations": {}}
@@ -218,10 +222,15 @@ def _check(legal: bool, problem: str) -> None:
 
 def _fits(values: object, shape: tuple[int, ...], name: str) -> None:
     _check(
-        isinstance(values, np.ndarray) and values.dtype.kind == "f" and values.shape == shape,
-        f"{name} is not an array of floats of the shape {shape}",
+        isinstance(values, np.ndarray) and values.dtype in FLOATS and values.shape == shape,
+        f"{name} is not an array of floats (32 or 64 bits) of the shape {shape}",
     )
-    _check(bool(np.isfinite(values).all()), f"{name} has values that are not finite")  # type: ignore[call-overload]
+    assert isinstance(values, np.ndarray)
+    _check(bool(np.isfinite(values).all()), f"{name} has values that are not finite")
+    _check(
+        bool((np.abs(values) <= LARGEST).all()),
+        f"{name} has values beyond {LARGEST:g}",
+    )
 
 
 @final

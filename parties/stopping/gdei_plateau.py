@@ -18,7 +18,8 @@ class GdeiPlateau(Stopping):
     """Stops after `times` epochs in a row whose E_k differs from E_(k-1) by less than `plateau`.
 
     The source of GDEI has no stopping rule; this one is ours. A run that is stuck or diverged has
-    E = 99 throughout, so it is stopped too.
+    E = 99 throughout, so it is stopped too; so is one whose first loss is not above 0, or not
+    finite, which has no E.
 
     Args:
         plateau: points of E (it goes from 0 to 99).
@@ -41,4 +42,5 @@ class GdeiPlateau(Stopping):
         if len(losses) < self.times + 2:
             return False
         found = efficiency(losses, self.scale_free)[-self.times - 1 :]
-        return bool(np.all(np.abs(np.diff(found)) < self.plateau))
+        # Where E is undefined, it does not move.
+        return not np.any(np.abs(np.diff(found)) >= self.plateau)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
@@ -13,6 +14,8 @@ from parties.stopping import Stopping
 @dataclass(frozen=True)
 class Patience(Stopping):
     """Stops after `epochs` epochs that have not lowered the validation loss by more than `least`.
+
+    A loss that is not finite is worse than any.
 
     Args:
         epochs: to wait.
@@ -31,5 +34,6 @@ class Patience(Stopping):
     def stops(self, losses: Sequence[float], validation: Sequence[float]) -> bool:
         if len(validation) <= self.epochs:
             return False
-        before, since = validation[: -self.epochs], validation[-self.epochs :]
+        losses = [v if math.isfinite(v) else math.inf for v in validation]
+        before, since = losses[: -self.epochs], losses[-self.epochs :]
         return not min(since) < min(before) - self.least

@@ -15,6 +15,7 @@ measure judges every pair; then the model is retrained, and a new one trained, t
                           `margin` of the ceiling; 0 where none is needed
     scratch_epochs        the same of the new model, for the same accuracy; empty where it did not
                           get there
+    longest               epochs that both were trained, at most
     cpu_seconds_epoch     CPU seconds of one epoch of retraining, without its evaluations
     card_bytes            size of the model's profile card
     floor                 ARM's finite-sample floor
@@ -92,7 +93,7 @@ Readings = tuple[Mapping[tuple[str, str], Mapping[str, str]], Append]
 COLUMNS = [
     *("case", "model", "architecture", "seed", "shift", "kind", "level"),
     *("source_accuracy", "zero_shot_accuracy", "probe_accuracy", "ceiling", "scratch_accuracy"),
-    *("epochs", "scratch_epochs", "cpu_seconds_epoch", "card_bytes", "floor"),
+    *("epochs", "scratch_epochs", "longest", "cpu_seconds_epoch", "card_bytes", "floor"),
     *MEASURES,
     *(f"{name}_ms" for name in MEASURES),
 ]
@@ -235,6 +236,7 @@ class ArmDigits(Campaign):
                     "scratch_accuracy": fresh.max(),
                     "epochs": first(kept >= enough),
                     "scratch_epochs": first(fresh >= enough),
+                    "longest": self.longest,
                     "cpu_seconds_epoch": seconds,
                     "card_bytes": card.size,
                     **measured,

@@ -403,7 +403,7 @@ def _calibrate(asked: Asked) -> list[str]:
             f"calibrate={path} does not exist; legal is a csv file of finished cases. Correct the "
             "path; `python -m simulations experiment=arm_digits` writes one (history.csv)."
         )
-    found = calibrate(_parts(asked).judge, History.load(path), outcome.LONGEST)
+    found = calibrate(_parts(asked).judge, History.load(path))
     return list(words.calibrated(found))
 
 

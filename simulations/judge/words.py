@@ -51,7 +51,8 @@ def lines(
     yield f"{'way':10} {'epochs':>22} {'accuracy':>22} {'joules':>9} {'g CO2e':>9} {'money':>10}"
     for option in told.options.values():
         yield _option(option)
-    yield f"epochs and accuracy with the ends of their 90 % intervals; energy {energy}"
+    ends = f"the ends of their {_share(told.sure)} intervals"
+    yield f"epochs and accuracy with {ends}; energy {energy}"
     yield ""
     yield f"decision: {told.decision}"
     for reason in told.reasons:
@@ -85,15 +86,20 @@ def _option(option: Option) -> str:
 def calibrated(found: Calibration) -> Iterator[str]:
     """A judge's record."""
     error, inside = _some(found.known_error, ".2f"), _some(found.known_coverage, ".1%")
+    asked = _share(found.asked)
     yield f"{found.cases} past cases of {found.kinds} kinds, each judged by those of other kinds"
     yield f"mean absolute error   {found.error:.2f} epochs ({error} inside the history)"
-    yield f"intervals that cover  {found.coverage:.1%} ({inside} inside), asked for 90 %"
+    yield f"intervals that cover  {found.coverage:.1%} ({inside} inside), asked for {asked}"
     yield f"abstained             {found.abstained:.1%}"
     yield f"accuracy forecast     off by {found.ceiling_error:.3f} on average"
     yield "decided               " + ", ".join(f"{k} {v:.0%}" for k, v in found.decisions.items())
     yield "mean epochs a case    " + ", ".join(f"{k} {v:.2f}" for k, v in found.epochs.items())
     yield f"saved                 {found.saved_scratch:.1%} against always from scratch,"
     yield f"                      {found.saved_reuse:.1%} against always reusing"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:g} %"
 
 
 def _some(value: float, form: str) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
-import torch
 from scipy.stats import norm
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -19,7 +18,7 @@ from torch import nn
 
 from parties.exchange import Array
 from parties.reuse.checks import WARN, Case, Finding, judged, skipped
-from parties.reuse.features import LAYERS
+from parties.reuse.features import LAYERS, look
 
 NO_LABELS = "The firm has no labelled cases to judge it on. Give some that no model was trained on."
 MOST = 4000  # cases that a probe is fitted and tested on
@@ -49,7 +48,7 @@ def probe(case: Case) -> Finding:
     right = {}
     for name, model in (("offered", case.module), ("untrained", case.untrained())):
         if case.gate.judged_by == "probe" and _has_features(model):
-            right[name] = _probed(model, features, labels, fitted, tested)
+            right[name] = _probed(model, features, labels, fitted, tested, rng)
         elif (order := case.columns()) is None or case.missing_head:
             return skipped("There is nothing to probe, and it gives no answers in your classes.")
         else:  # what it answers is all that it offers
@@ -128,46 +127,21 @@ def _has_features(model: nn.Module) -> bool:
 
 
 def _probed(
-    model: nn.Module, features: Array, labels: Array, fitted: Array, tested: Array
+    model: nn.Module,
+    features: Array,
+    labels: Array,
+    fitted: Array,
+    tested: Array,
+    rng: np.random.Generator,
 ) -> Array:
-    """Which of the tested cases a linear classifier on the model's features gets right."""
-
+    """Which of the tested cases a linear classifier on the model's embedding gets right."""
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        probe.fit(classifier_inputs(model, features[fitted]), labels[fitted])
-    answers = probe.predict(classifier_inputs(model, features[tested]))
+        probe.fit(look(model, features[fitted], rng).embedding, labels[fitted])
+    answers = probe.predict(look(model, features[tested], rng).embedding)
     right: Array = answers == labels[tested]
     return right
-
-
-def classifier_inputs(model: nn.Module, features: Array) -> Array:
-    """What the last Conv or Linear layer that runs is given: (n, d), maps averaged over places.
-
-    (`parties.reuse.features.look` tells of layers before their activation, which for a network of
-    one hidden layer is linear in the features: no better than the features themselves.)
-    """
-    last: list[torch.Tensor] = []
-
-    def note(_module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-        last[:] = [given[0]]
-
-    layers = [m for m in model.modules() if isinstance(m, LAYERS)]
-    handles = [layer.register_forward_pre_hook(note) for layer in layers]
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    seen = []
-    try:
-        with torch.inference_mode():
-            for part in torch.split(torch.from_numpy(np.ascontiguousarray(features)), 256):
-                model.eval()(part.to(device))
-                rows = last[0]
-                if rows.dim() > 2:
-                    rows = rows.flatten(2).mean(2) if rows.dim() > 3 else rows.mean(1)
-                seen.append(rows.double().cpu().numpy())
-    finally:
-        for handle in handles:
-            handle.remove()
-    return np.concatenate(seen)
 
 
 def paired(one: Array, two: Array, confidence: float) -> tuple[float, float, float]:
