@@ -51,6 +51,7 @@ from simulations.campaigns.backbones_scores import (
     standardised,
 )
 from simulations.campaigns.reuse_backbones import ReuseBackbones
+from simulations.compare import half_width
 from tests.checks import write_fashion
 from tests.test_main import here as here  # the command line, in this process
 from tests.test_report import Page
@@ -651,6 +652,8 @@ def test_the_campaign_leaves_tables_and_a_report_and_goes_on_where_it_was(
         for _, part in rows[rows["data"] == "digits"].groupby("draw")
     ]
     assert forecasts.loc[("forecast", "digits"), "one_draw"] == pytest.approx(np.mean(single))
+    half = forecasts.loc[("forecast", "digits"), "one_draw_half_width"]
+    assert half == pytest.approx(half_width(np.array(single)))
     # Killed in the second data set, after its pixels.
     rows.iloc[: 2 * (1 + 8) + 2].to_csv(folder / "rows.csv", index=False)
     before = (folder / "table.csv").read_bytes()

@@ -130,7 +130,10 @@ def _forecasts(candidates: pd.DataFrame, offers: pd.DataFrame, seed: int) -> pd.
                 if part[name].count() >= FEWEST
             ]
             one = float(np.mean(single)) if single else np.nan
-            found.append({**row, "low": low, "high": high, "one_draw": one})
+            # Layers of a network depend on each other, draws do not.
+            error = half_width(np.array(single)) if len(single) > 1 else np.nan
+            told = {"one_draw": one, "one_draw_half_width": error}
+            found.append({**row, "low": low, "high": high, **told})
     return pd.DataFrame(found)
 
 
@@ -206,6 +209,7 @@ def told(found: Judged) -> list[str]:
     ours = found.forecasts[found.forecasts["forecast"] == "forecast"]
     for _, it in ours.iterrows():
         value = f"{it['spearman']:.2f} [{it['low']:.2f}, {it['high']:.2f}]"
-        one = "" if np.isnan(it["one_draw"]) else f"; of one draw {it['one_draw']:.2f}"
+        half = f"{it['one_draw']:.2f} ± {it['one_draw_half_width']:.2f}"
+        one = "" if np.isnan(it["one_draw"]) else f"; of one draw {half}"
         lines.append(f"Spearman of forecast and accuracy, {it['data']}: {value}{one}")
     return lines
