@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import final
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
-from torch import nn
 
 from parties.backbones import Backbone
+from parties.backbones.canonical import Canonical
+from parties.canonicalize.offered import align, put_behind
+from parties.canonicalize.recipe import Canonicalization
 from parties.datasets import Cases, Dataset, Examples
 from parties.energy import Meter
 from parties.energy.watts import Watts
@@ -31,23 +32,22 @@ from parties.exchange import (
     Request,
     ReuseReport,
     Scores,
+    Serve,
+    Served,
     Terms,
     Trained,
     Weights,
 )
+from parties.models import Model, Models
 from parties.reuse.adopt import Adopter
 from parties.reuse.checked import Checker, problems_of
 from parties.reuse.gate import Gate
 from parties.reuse.judge import Judge
 from parties.reuse.ledger import Ledger
-from parties.reuse.profile import Profile
-from parties.training import Training, load_weights, random_seed, weights_of
+from parties.training import Training, load_weights, random_seed
 
 SHAREABLE = ("models", "predictions")
-ADOPTS = ("published", "best", "judge")
-LOSSES = "losses"
-LEAST_IN_SUM = 10  # cases of a class: a sum over fewer would tell too much of each
-MOST_FISHER = 256  # examples of which a diagonal Fisher information is the mean
+ADOPTS = ("published", "canonical", "tuned", "best", "judge")
 
 
 @final
@@ -75,13 +75,16 @@ class Firm:
         backbone: its choice of model.
         training: how it trains.
         shares: what it would ever let out ("models", "predictions"), whatever a contract says.
-        adopts: "published": it uses the model that a contract publishes; "best": the published
-            one, the last aggregate or its own, whichever is best on examples it kept back;
-            "judge": it decides by `reuse` to use the published one, to tune it, or to leave it.
+        adopts: "published": it uses the model that a contract publishes; "canonical": that model
+            behind its canonicalizer; "tuned": that model, trained on; "best": the published one,
+            the last aggregate or its own, whichever is best on examples it kept back; "judge": it
+            decides by `reuse` to use the published one as it is, canonical or tuned, or to leave
+            it.
         kept_back: share of its training examples that it keeps back to judge models by.
         contributes: false: a free rider, who trains on nothing for the others.
         energy: counts what its computing takes.
         reuse: how it judges an offered model; only where it adopts by "judge".
+        canonicalizer: how it brings its images into a pose that a published model knows.
         gate: the checks that a published model must pass, in every round, before the firm trains on
             from it or uses it; None, or a gate without checks, lets everything in.
     """
@@ -97,6 +100,7 @@ class Firm:
     energy: Meter = field(default_factory=Watts)
     reuse: Judge | None = None
     gate: Gate | None = None
+    canonicalizer: Canonicalization | None = None
 
     def __post_init__(self) -> None:
         self._check_judging()
@@ -127,10 +131,22 @@ class Firm:
             )
         if self.adopts == "judge" and self.reuse is None:
             raise FedpactError(f"{where}.adopts is 'judge', and {where}.reuse is not set.")
-        if self.adopts != "published" and not self.kept_back:
+        if self.adopts in ("best", "judge") and not self.kept_back:
             raise FedpactError(
                 f"{where}.adopts is {self.adopts!r}, and it keeps back no examples to judge by. "
                 f"Set {where}.kept_back=0.2."
+            )
+        if self.adopts == "canonical" and (self.canonicalizer is None or self.canonicalizer.idle):
+            raise FedpactError(
+                f"{where}.adopts is 'canonical', and {where}.canonicalizer has one pose; legal are "
+                "two or more. Set canonicalizer=turns."
+            )
+        if isinstance(self.backbone, Canonical) and (
+            self.adopts not in ("published", "best") or (self.gate is not None and self.gate.checks)
+        ):
+            raise FedpactError(
+                f"{where}.backbone is canonical: what is published is a scorer of poses, which is "
+                "not judged as a classifier. Set adopts=published or best, and gate=off."
             )
         if self.training.stopping.needs_validation and not self.kept_back:
             raise FedpactError(
@@ -159,12 +175,14 @@ class Firm:
                 return self._predict(request, memory)
             case Play():
                 return self._act(request, memory)
+            case Serve():
+                return self._serve(request, memory)
             case Measure():
                 return self._measure(request, memory)
 
     # --------------------------------------------------------------------- the firm's wall
 
-    def _objection(self, request: Offer | Query | Play | Measure, memory: Memory) -> str:
+    def _objection(self, request: Offer | Query | Play | Serve | Measure, memory: Memory) -> str:
         """Why the firm will not answer, or ""."""
         terms = request.terms
         for kind in SHAREABLE:
@@ -173,9 +191,14 @@ class Firm:
         accepted = memory.notes.setdefault(f"terms/{terms.contract}", _sealed(terms))
         if accepted != _sealed(terms):
             return f"the terms of {terms.contract} are not those that {self.name} accepted"
-        if isinstance(request, Query) and request.part == "contested" and not terms.predictions:
-            return f"{terms.contract} does not let predictions on contested clients leave a firm"
+        told = request.part if isinstance(request, Query) else "validation"
+        if told != "validation" and not terms.predictions:
+            return f"{terms.contract} does not let predictions on {told} clients leave a firm"
         return ""
+
+    @property
+    def _models(self) -> Models:
+        return Models(self.name, self.dataset, self.backbone, self.training, self.kept_back)
 
     # -------------------------------------------------------------------- the firm's verbs
 
@@ -195,6 +218,7 @@ class Firm:
             tensors={k: tuple(v.shape) for k, v in module.state_dict().items()},
             parameters=tuple(k for k, _ in module.named_parameters()),
             contributes=self.contributes,
+            common=size(split.common),
         )
 
     def _train(self, offer: Offer, memory: Memory) -> Trained:
@@ -202,17 +226,21 @@ class Firm:
             return Trained(0, ())
         meter = self.energy.start(self.training.torch_device)
         together = offer.terms.models and offer.epochs > 0
-        training = self._parts(offer.seed)[0] if together else self._whole(offer.seed)
+        training = self._models.parts(offer.seed)[0] if together else self._models.whole(offer.seed)
         examples = len(training.ids)
         if together:
             start = None if offer.model is None else dict(offer.model.arrays)
-            arrays, losses = self._fit(offer.seed, offer.round, offer.epochs, start, offer.proximal)
+            arrays, losses = self._models.fit(
+                offer.seed, offer.round, offer.epochs, start, offer.proximal
+            )
         else:
-            arrays, losses = self._own(offer.seed, memory)
+            arrays, losses = self._models.own(offer.seed, memory.models)
         weights = None
         if offer.terms.models:
-            precision = self._precision(arrays, training, offer.seed) if offer.precision else None
-            card = self._card(arrays, training, offer.seed) if offer.card else None
+            precision = (
+                self._models.precision(arrays, training, offer.seed) if offer.precision else None
+            )
+            card = self._models.card(arrays, training, offer.seed) if offer.card else None
             weights = Weights(arrays, examples, precision, card)
         spent = meter()
         amounts = (spent.cpu_seconds, spent.gpu_seconds, spent.joules, spent.kg_co2e)
@@ -220,20 +248,47 @@ class Firm:
 
     def _predict(self, query: Query, memory: Memory) -> Predictions:
         split = self.dataset.split(query.seed)
-        cases = split.validation if query.part == "validation" else split.contested
+        parts = {"validation": split.validation, "contested": split.contested}
+        cases = parts.get(query.part, split.common)
         if cases is None:
             raise FedpactError(f"{self.name} has no {query.part} clients; use market=own_cases.")
-        return self._predictions(cases, query.seed, memory)
+        arrays, _ = self._models.own(query.seed, memory.models)
+        return Predictions(cases.ids, self._models.opinion(arrays, cases.features, query.seed))
 
     def _act(self, play: Play, memory: Memory) -> Actions:
         cases = self.dataset.split(play.seed).contested
         if cases is None:
             raise FedpactError(f"{self.name} contests no clients; use market=own_cases.")
-        own = self._predictions(cases, play.seed, memory)
+        arrays, _ = self._models.own(play.seed, memory.models)
+        own = Predictions(cases.ids, self._models.probabilities(arrays, cases.features, play.seed))
         if play.rival is not None and not np.array_equal(play.rival.ids, own.ids):
             raise FedpactError(f"{self.name} was sent predictions for other clients than its own.")
         rival = None if play.rival is None else play.rival.probs[:, 1]
         return Actions(own.ids, play.rule.act(own.probs[:, 1], rival))
+
+    def _serve(self, serve: Serve, memory: Memory) -> Served:
+        cases = self.dataset.split(serve.seed).common
+        if cases is None:
+            raise FedpactError(f"{self.name} has no clients in common; use market=own_cases.")
+        opinions, passes = [], 0
+        model = serve.model
+        if model is not None and not self._passes(model, serve, memory):
+            model = None
+        if model is not None:
+            opinions.append(self._models.opinion(dict(model.arrays), cases.features, serve.seed))
+        if model is None or serve.terms.predictions:
+            own, losses = self._models.own(serve.seed, memory.models)
+            passes = len(self._models.whole(serve.seed).ids) * len(losses)
+            opinions.append(self._models.opinion(own, cases.features, serve.seed))
+        for name in sorted(serve.others):
+            told = serve.others[name]
+            if not np.array_equal(told.ids, cases.ids):
+                raise FedpactError(f"{self.name} was sent predictions for other clients.")
+            opinions.append(told.probs)
+        classes = self.backbone.decide(
+            self.training, cases.features, self.dataset.classes, opinions
+        )
+        return Served(cases.ids, classes, passes)
 
     def _measure(self, measure: Measure, memory: Memory) -> Scores:
         cases = self.dataset.split(measure.seed).held_out
@@ -241,11 +296,11 @@ class Firm:
             raise FedpactError(f"{self.name} has no held-out cases; use a market of clients.")
         if not measure.compare and measure.model is not None:
             return self._score(dict(measure.model.arrays), cases, measure)
-        mine, losses = self._own(measure.seed, memory)
-        passes = len(self._whole(measure.seed).ids) * len(losses)
-        adopted, arrays, report = self._gated(measure, mine, memory)
-        own = self._losses(mine, cases, measure.seed)
-        scored = own if adopted == "own" else self._losses(arrays, cases, measure.seed)
+        mine, losses = self._models.own(measure.seed, memory.models)
+        passes = len(self._models.whole(measure.seed).ids) * len(losses)
+        adopted, found, report = self._gated(measure, mine, memory)
+        own = self._models.losses(mine, cases, measure.seed)
+        scored = own if adopted == "own" else self._models.losses(found, cases, measure.seed)
         gain = own.per_case - scored.per_case
         return Scores(
             cases=len(cases.labels),
@@ -262,7 +317,7 @@ class Firm:
 
     def _score(self, arrays: dict[str, Array], cases: Examples, measure: Measure) -> Scores:
         """The published model by itself."""
-        scored = self._losses(arrays, cases, measure.seed)
+        scored = self._models.losses(arrays, cases, measure.seed)
         return Scores(
             cases=len(cases.labels),
             log_loss=float(scored.per_case.mean()),
@@ -276,7 +331,7 @@ class Firm:
 
     def _gated(
         self, measure: Measure, own: dict[str, Array], memory: Memory
-    ) -> tuple[str, dict[str, Array], ReuseReport | None]:
+    ) -> tuple[str, Model, ReuseReport | None]:
         """The same as `_adopted` for a model that passes the firm's gate, else its own."""
         if not measure.adopt or measure.model is None or not self._guarded:
             return self._adopted(measure, own, memory)
@@ -284,23 +339,23 @@ class Firm:
         problems = problems_of(self._ledger(measure, memory))
         if not passes:
             return "own", own, ReuseReport("scratch", refused=True, problems=problems)
-        name, arrays, report = self._adopted(measure, own, memory)
-        return name, arrays, replace(report or ReuseReport("as_is"), problems=problems)
+        name, found, report = self._adopted(measure, own, memory)
+        return name, found, replace(report or ReuseReport("as_is"), problems=problems)
 
     @property
     def _guarded(self) -> bool:
         return self.gate is not None and bool(self.gate.checks)
 
-    def _passes(self, model: Weights, request: Offer | Measure, memory: Memory) -> bool:
+    def _passes(self, model: Weights, request: Offer | Serve | Measure, memory: Memory) -> bool:
         """Whether a published model passes the firm's gate; what objects is remembered."""
         if not self._guarded:
             return True
         assert self.gate is not None
-        training, judging = self._parts(request.seed)
+        training, judging = self._models.parts(request.seed)
         checker = Checker(
             self.gate,
             self.backbone,
-            lambda: self._module(training.features, request.seed),
+            lambda: self._models.module(training.features, request.seed),
             training,
             judging,
             self.dataset.classes,
@@ -311,13 +366,13 @@ class Firm:
         memory.notes[_ledger_key(request)] = ledger.to_json()
         return passes
 
-    def _ledger(self, request: Offer | Measure, memory: Memory) -> Ledger:
+    def _ledger(self, request: Offer | Serve | Measure, memory: Memory) -> Ledger:
         text = memory.notes.get(_ledger_key(request))
         return Ledger() if text is None else Ledger.from_json(text)
 
     def _adopted(
         self, measure: Measure, own: dict[str, Array], memory: Memory
-    ) -> tuple[str, dict[str, Array], ReuseReport | None]:
+    ) -> tuple[str, Model, ReuseReport | None]:
         """What the model is that the firm would use, and how it judged it, if it did.
 
         Its own model is the one that it would have without the others, trained on all examples.
@@ -334,24 +389,27 @@ class Firm:
             return "published", offered["published"], None
         if self.adopts == "published":
             return "published", offered["published"], None
-        fit, judging = self._parts(measure.seed)
+        fit, judging = self._models.parts(measure.seed)
+        model, seed = measure.model, random_seed(measure.seed, self.name)
+        if self.adopts in ("canonical", "tuned"):
+            return self._made_of(offered["published"], fit, judging, measure.seed)
         assert judging is not None
         if self.adopts == "judge":
             assert self.reuse is not None
-            assert measure.model is not None
             adopter = Adopter(
                 self.reuse,
                 self.training,
-                lambda: self._module(fit.features, measure.seed),
+                lambda: self._models.module(fit.features, measure.seed),
                 fit,
                 judging,
-                random_seed(measure.seed, self.name),
+                seed,
+                self.canonicalizer,
             )
-            told = adopter.adopt(measure.model)
-            return told.name, own if told.arrays is None else told.arrays, told.report
-        rival, epochs = self._own(measure.seed, memory, whole=False)
+            told = adopter.adopt(model)
+            return told.name, own if told.module is None else told.module, told.report
+        rival, epochs = self._models.own(measure.seed, memory.models, whole=False)
         losses = {
-            name: float(self._losses(arrays, judging, measure.seed).per_case.mean())
+            name: float(self._models.losses(arrays, judging, measure.seed).per_case.mean())
             for name, arrays in {"own": rival, **offered}.items()
         }
         best = min(losses, key=lambda name: losses[name])  # of equal ones the first: its own
@@ -361,134 +419,28 @@ class Firm:
         )
         return best, own if best == "own" else offered[best], report
 
+    def _made_of(
+        self, arrays: dict[str, Array], fit: Examples, back: Examples | None, seed: int
+    ) -> tuple[str, Model, ReuseReport]:
+        """The published model behind the firm's canonicalizer, or trained on; what that took."""
+        module = load_weights(self._models.module(fit.features, seed), arrays)
+        own = random_seed(seed, self.name, self.adopts)
+        if self.adopts == "canonical":
+            assert self.canonicalizer is not None
+            recipe = self.canonicalizer
+            aligned = align(recipe, module, fit.features, fit.labels)
+            behind = put_behind(recipe, module, aligned, own)
+            return "canonical", behind.module, ReuseReport("canonicalize", passes=behind.passes)
+        kept = None if back is None else (back.features, back.labels)
+        losses = self.training.fit(module, fit.features, fit.labels, own, validation=kept)
+        return "tuned", module, ReuseReport("fine_tune", passes=len(losses) * len(fit.ids))
+
     def _by_class(self, labels: Array, right: Array) -> tuple[tuple[int, int], ...]:
         classes = range(self.dataset.classes)
         return tuple((int(np.sum(labels == c)), int(np.sum(right[labels == c]))) for c in classes)
 
-    def _losses(self, arrays: dict[str, Array], cases: Examples, seed: int) -> _Losses:
-        probs = self._probabilities(arrays, cases.features, seed)
-        true = np.clip(probs[np.arange(len(cases.labels)), cases.labels], 1e-12, 1.0)
-        both = self.dataset.classes == len(np.unique(cases.labels)) == 2
-        return _Losses(
-            per_case=-np.log(true),
-            right=probs.argmax(1) == cases.labels,
-            auc=float(roc_auc_score(cases.labels, probs[:, 1])) if both else None,
-        )
 
-    # ----------------------------------------------------------------------- its own model
-
-    def _own(
-        self, seed: int, memory: Memory, whole: bool = True
-    ) -> tuple[dict[str, Array], tuple[float, ...]]:
-        """The firm's own model of this seed, trained once and remembered.
-
-        Args:
-            whole: trained on all of its examples; else without those that it keeps back.
-        """
-        key = f"own/{seed}" if whole else f"own/{seed}/kept back"
-        if key not in memory.models:
-            arrays, losses = self._fit(seed, 0, self.training.epochs, None, whole=whole)
-            for stale in list(memory.models):
-                if stale.split("/")[1] != str(seed):
-                    del memory.models[stale]
-            memory.models[key] = {**arrays, LOSSES: np.asarray(losses)}
-        kept = dict(memory.models[key])
-        return kept, tuple(float(v) for v in kept.pop(LOSSES))
-
-    def _fit(
-        self,
-        seed: int,
-        turn: int,
-        epochs: int,
-        start: dict[str, Array] | None,
-        proximal: float = 0.0,
-        whole: bool = False,
-    ) -> tuple[dict[str, Array], tuple[float, ...]]:
-        training, back = self._parts(seed)
-        if whole:
-            training = self._whole(seed)
-        module = self._module(training.features, seed)
-        if start is not None:
-            load_weights(module, start)
-        losses = self.training.fit(
-            module,
-            training.features,
-            training.labels,
-            random_seed(seed, turn, self.name),
-            epochs,
-            proximal,
-            validation=None if back is None else (back.features, back.labels),
-        )
-        return weights_of(module), losses
-
-    def _precision(
-        self, arrays: dict[str, Array], training: Examples, seed: int
-    ) -> dict[str, Array]:
-        module = self.backbone.build(training.features.shape[1], self.dataset.classes, 0)
-        some = np.random.default_rng(random_seed(seed, "fisher", self.name)).permutation(
-            len(training.ids)
-        )[:MOST_FISHER]
-        return self.training.precision(
-            load_weights(module, arrays), training.features[some], training.labels[some]
-        )
-
-    def _card(self, arrays: dict[str, Array], training: Examples, seed: int) -> dict[str, Array]:
-        module = load_weights(self._module(training.features, seed), arrays)
-        rng = np.random.default_rng(random_seed(seed, "card", self.name))
-        module.to(self.training.torch_device)
-        card = Profile.of(module, training.features, training.labels, rng).to_arrays()
-        sums = card["class_sums"]
-        few = np.bincount(training.labels, minlength=len(sums)) < LEAST_IN_SUM
-        card["class_sums"] = np.where(few[:, None], 0.0, sums)
-        return card
-
-    def _module(self, features: Array, seed: int) -> nn.Module:
-        """Every firm starts from the same draw, so that models can be averaged."""
-        return self.backbone.build(
-            features.shape[1], self.dataset.classes, random_seed(seed, "init")
-        )
-
-    def _whole(self, seed: int) -> Examples:
-        """What the firm fits its own model on: everything, but for what its stopping watches."""
-        if self.training.stopping.needs_validation:
-            return self._parts(seed)[0]
-        return self.dataset.split(seed).training
-
-    def _parts(self, seed: int) -> tuple[Examples, Examples | None]:
-        """What the firm fits on, and what it keeps back to judge models by."""
-        training = self.dataset.split(seed).training
-        if not self.kept_back:
-            return training, None
-        rng = np.random.default_rng(random_seed(seed, "kept back", self.name))
-        order = rng.permutation(len(training.ids))
-        count = min(max(1, round(self.kept_back * len(order))), len(order) - 1)
-        back, rest = np.sort(order[:count]), np.sort(order[count:])
-        fit, judging = (
-            Examples(training.ids[rows], training.features[rows], training.labels[rows])
-            for rows in (rest, back)
-        )
-        return fit, judging
-
-    def _predictions(self, cases: Cases, seed: int, memory: Memory) -> Predictions:
-        arrays, _ = self._own(seed, memory)
-        return Predictions(cases.ids, self._probabilities(arrays, cases.features, seed))
-
-    def _probabilities(self, arrays: dict[str, Array], features: Array, seed: int) -> Array:
-        module = load_weights(self._module(features, seed), arrays)
-        return self.training.probabilities(module, features)
-
-
-@final
-@dataclass(frozen=True)
-class _Losses:
-    """A model on held-out cases; losses and right answers (n,), a case, never leave the firm."""
-
-    per_case: Array
-    right: Array
-    auc: float | None
-
-
-def _ledger_key(request: Offer | Measure) -> str:
+def _ledger_key(request: Offer | Serve | Measure) -> str:
     return f"ledger/{request.terms.contract}/{request.seed}"
 
 

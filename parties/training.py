@@ -19,6 +19,13 @@ from parties.stopping import Stopping
 from parties.stopping.never import Never
 
 SCHEDULES = ("linear", "constant")
+Objective = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
+"""From a module, features (n, d) and labels (n,) to the loss that is to be lowered, a scalar."""
+
+
+def cross_entropy(module: nn.Module, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of a classifier, nats."""
+    return functional.cross_entropy(module(features), labels)
 
 
 def random_seed(*parts: int | str) -> int:
@@ -109,10 +116,12 @@ class Training:
         proximal: float = 0.0,
         validation: tuple[Array, Array] | None = None,
         watch: Callable[[float, float], None] | None = None,
+        objective: Objective = cross_entropy,
     ) -> tuple[float, ...]:
         """Train `module` in place on features (n, d) and labels (n,).
 
         Args:
+            objective: what is lowered.
             validation: features and labels that a stopping rule may watch.
             watch: told of each step's loss and the CPU seconds since the step before (a device is
                 waited for, so it costs time); see `parties.reuse.gdei.StepRecord`.
@@ -120,8 +129,8 @@ class Training:
                 module came with (FedProx, arXiv 1812.06127, equation 2).
 
         Returns:
-            The mean training loss (cross-entropy, nats, without penalties) of each epoch; fewer
-            than asked for where the stopping rule ended the fit.
+            The mean training loss (the objective, without weight decay and pull) of each epoch;
+            fewer than asked for where the stopping rule ended the fit.
 
         Raises:
             FedpactError: the stopping rule needs validation examples, and there are none.
@@ -149,7 +158,7 @@ class Training:
             total = torch.zeros((), device=device)
             order = torch.randperm(count, generator=shuffle).to(device)
             for batch in torch.split(order, self.batch_size):
-                loss = functional.cross_entropy(module(inputs[batch]), targets[batch])
+                loss = objective(module, inputs[batch], targets[batch])
                 gradients = torch.autograd.grad(loss, parameters)
                 # The update is written out because importing torch.optim costs seconds of CPU a
                 # process (it loads the compiler), more than a whole fit here.

@@ -24,6 +24,8 @@ from parties.exchange import (
     Refusal,
     Request,
     Scores,
+    Serve,
+    Served,
     Trained,
     Weights,
 )
@@ -35,6 +37,7 @@ EXPECTED: dict[type, type] = {
     Offer: Trained,
     Query: Predictions,
     Play: Actions,
+    Serve: Served,
     Measure: Scores,
 }
 
@@ -102,6 +105,8 @@ def accept(request: Request, answer: Answer, known: Declaration | None, limits: 
             _predictions(request, answer, known)
         case Actions():
             _length(len(answer.ids), known.contested, "actions")
+        case Served():
+            _length(len(answer.ids), known.common, "answers")
         case Scores():
             _length(answer.cases, known.held_out, "scored cases")
             assert isinstance(request, Measure)
@@ -188,14 +193,14 @@ def _precision(precision: Mapping[str, Array], known: Declaration, limits: Limit
 
 def _predictions(request: Request, answer: Predictions, known: Declaration) -> None:
     assert isinstance(request, Query)
-    declared = known.validation if request.part == "validation" else known.contested
-    _length(len(answer.ids), declared, "predictions")
-    _probabilities(answer.probs)
+    _length(len(answer.ids), getattr(known, request.part), "predictions")
+    # Of common clients a firm may tell of any number of classes, or of poses.
+    _probabilities(answer.probs, None if request.part == "common" else 2)
 
 
-def _probabilities(probs: Array) -> None:
-    if probs.shape[1] != 2:
-        raise UnacceptableError(f"sent {probs.shape[1]} classes, the market has 2")
+def _probabilities(probs: Array, classes: int | None) -> None:
+    if classes is not None and probs.shape[1] != classes:
+        raise UnacceptableError(f"sent {probs.shape[1]} classes, the market has {classes}")
     if not np.all(np.isfinite(probs)) or np.any(probs < 0) or np.any(probs > 1):
         raise UnacceptableError("a probability is outside [0, 1]")
     if np.any(np.abs(probs.sum(1) - 1) > 1e-6):

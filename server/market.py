@@ -18,13 +18,18 @@ class Market(ABC):
     """Rules under which firms earn.
 
     Attributes:
-        contested: firms compete for the same clients (a game between two firms), or each serves
-            its own cases.
+        clients: "contested": two firms compete for the same ones (a game); "common": all serve the
+            same ones, each for itself; "own": each serves its own cases.
         unit: what one payoff is measured in.
     """
 
-    contested: ClassVar[bool]
+    clients: ClassVar[str]
     unit: ClassVar[str]
+
+    @property
+    def contested(self) -> bool:
+        """Firms compete for the same clients."""
+        return self.clients == "contested"
 
 
 @final
@@ -48,7 +53,7 @@ class Contest(Market):
     C1: float
     gamma: float = 0.5
 
-    contested = True
+    clients = "contested"
     unit = "money a client"
 
     def __post_init__(self) -> None:
@@ -90,14 +95,13 @@ class Contest(Market):
         return share * self.payoff[one, labels], share * self.payoff[two, labels]
 
 
-@final
 @dataclass(frozen=True)
-class OwnCases(Market):
-    """No rivalry: every firm serves its own cases, and earns minus the log loss on them (nats).
+class Unrivalled(Market, ABC):
+    """No firm takes anything from another; what training takes is paid.
 
     Args:
-        compute_price: what a thousand passes over one training example cost, in nats a case (the
-            cost of training, spread over all cases that the model will serve).
+        compute_price: what a thousand passes over one training example cost, a case, in the
+            payoff's unit (the cost of training, spread over all cases that the model will serve).
         paid_by: "firm": each pays for what it trains; "consortium": what the contract makes firms
             train is shared equally by all that get the model, also by those who trained nothing.
         excludes_riders: firms that train on nothing get no model.
@@ -107,15 +111,12 @@ class OwnCases(Market):
     paid_by: str = "firm"
     excludes_riders: bool = False
 
-    contested = False
-    unit = "nats a case (minus log loss)"
-
     def __post_init__(self) -> None:
         price = self.compute_price
         number = isinstance(price, int | float) and not isinstance(price, bool)
         if not number or not np.isfinite(price) or price < 0:
             raise FedpactError(
-                f"market.compute_price is {price!r}; legal is a number >= 0, in nats a case for a "
+                f"market.compute_price is {price!r}; legal is a number >= 0, in {self.unit}, for a "
                 "thousand passes over one example."
             )
         if self.paid_by not in PAYERS:
@@ -128,7 +129,7 @@ class OwnCases(Market):
             )
 
     def price(self, passes: int) -> float:
-        """What so many passes over one example cost, in nats a case."""
+        """What so many passes over one example cost, a case, in the payoff's unit."""
         return self.compute_price * passes / 1000
 
     def costs(self, passes: Mapping[str, int], sharing: Sequence[str]) -> dict[str, float]:
@@ -142,3 +143,24 @@ class OwnCases(Market):
             share = self.price(sum(passes.get(name, 0) for name in sharing)) / len(sharing)
             return dict.fromkeys(sharing, share)
         return {name: self.price(count) for name, count in passes.items()} if sharing else {}
+
+
+@final
+@dataclass(frozen=True)
+class OwnCases(Unrivalled):
+    """Every firm serves its own cases, and earns minus the log loss on them (nats)."""
+
+    clients = "own"
+    unit = "nats a case (minus log loss)"
+
+
+@final
+@dataclass(frozen=True)
+class CommonClients(Unrivalled):
+    """All firms serve the same clients, each for itself: a right answer earns 1, a wrong one 0.
+
+    What firms can share here are models, predictions for the clients, or both.
+    """
+
+    clients = "common"
+    unit = "right answers a client"

@@ -14,7 +14,7 @@ from server.play import Play
 from server.strategies import State, Strategy
 
 Nature = Callable[[int, str], tuple[Array, Array]]
-"""(seed, "validation" | "contested") -> ids (n,), true classes (n,). Only the market calls it."""
+"""(seed, "validation" | "contested" | "common") -> ids (n,), true classes (n,): the market's."""
 
 
 @final
@@ -235,8 +235,8 @@ class Outcome:
     """What came of one session.
 
     Args:
-        ids, payoffs: firm -> contested clients (n,) and what each earned it (n,).
-        summaries: firm -> its own cases, where firms contest no clients.
+        ids, payoffs: firm -> contested or common clients (n,) and what each earned it (n,).
+        summaries: firm -> its own cases, where firms have no clients in common.
         predicted: firm -> exact payoff of the strategies played, in the measured joint table.
         declined: firms that refused the contract; then payoffs are those of no deal.
         excluded: firms whose update was not used in some round, with the reason.

@@ -16,7 +16,7 @@ from parties.exchange import (
     Trained,
     Weights,
 )
-from server.market import OwnCases
+from server.market import Unrivalled
 from server.outcome import Case, Progress, Record, Scored, Spent, Step
 from server.strategies import Strategy
 from server.transport import Answers
@@ -53,7 +53,7 @@ def hold_rounds(
 def barred(case: Case, progress: Progress) -> set[str]:
     """Firms that get no common model: those that declined, and riders where riders get none."""
     market = case.market
-    excluded = isinstance(market, OwnCases) and market.excludes_riders
+    excluded = isinstance(market, Unrivalled) and market.excludes_riders
     return {*progress.declined, *(progress.riders if excluded else ())}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +12,6 @@ from parties.exchange import (
     Actions,
     Array,
     DecisionRule,
-    FedpactError,
     Measure,
     Play,
     Predictions,
@@ -39,9 +38,7 @@ from server.outcome import (
 )
 from server.rounds import Ask, barred, hold_rounds, no_deal
 from server.scores import auc, stacked
-from server.transport import Answers
-
-Kind = TypeVar("Kind")
+from server.serving import answer_of, same_clients, serve
 
 
 def hold_session(
@@ -72,11 +69,13 @@ def hold_session(
         # Too few are left to share with: all go on as if nothing had been offered.
         alone = hold_session(replace(case, contract=NoSharing()), ask, nature)
         return replace(alone, contract=case.contract.name, **fates)
-    outcome = (
-        _contest(case, terms, ask, nature, updates)
-        if case.market.contested
-        else _own_cases(case, terms, ask, notes, progress)
-    )
+    match case.market.clients:
+        case "contested":
+            outcome = _contest(case, terms, ask, nature, updates)
+        case "common":
+            outcome = serve(case, terms, ask, nature, progress)
+        case _:
+            outcome = _own_cases(case, terms, ask, notes, progress)
     published = progress.state.published
     if terms.models and case.strategy.combines and published is None:
         reason = "every round was void: there is no common model"
@@ -126,9 +125,9 @@ def _contest(
     }
     ids, truth = nature(case.seed, "contested")
     answers = ask(requests, len(case.firms))
-    actions = (_of(answers, first, Actions), _of(answers, second, Actions))
+    actions = (answer_of(answers, first, Actions), answer_of(answers, second, Actions))
     for name, acted in zip(case.firms, actions, strict=True):
-        _same_clients(acted.ids, ids, name)
+        same_clients(acted.ids, ids, name)
     earned = market.settle((actions[0].actions, actions[1].actions), truth)
     exact = payoffs(table, maps, market.payoff, market.gamma)
     return Outcome(
@@ -149,9 +148,9 @@ def _predictions(
 ) -> tuple[Predictions, Predictions]:
     query = Query(terms, case.seed, part)
     answers = ask(dict.fromkeys(case.firms, query), len(case.firms))
-    pair = tuple(_of(answers, name, Predictions) for name in case.firms)
+    pair = tuple(answer_of(answers, name, Predictions) for name in case.firms)
     for name, predictions in zip(case.firms, pair, strict=True):
-        _same_clients(predictions.ids, nature(case.seed, part)[0], name)
+        same_clients(predictions.ids, nature(case.seed, part)[0], name)
     return pair[0], pair[1]
 
 
@@ -261,21 +260,3 @@ def _adoption(case: Case, firm: str, adopted: str, report: ReuseReport) -> Adopt
 
 def _alone() -> Terms:
     return NoSharing().terms(0)
-
-
-def _of(answers: Answers, name: str, kind: type[Kind]) -> Kind:
-    answer = answers.usable.get(name)
-    if not isinstance(answer, kind):
-        raise FedpactError(
-            f"{name} gave no {kind.__name__} ({answers.refused.get(name, 'no answer')}), and a "
-            "contest needs both firms. Mend that firm and go on with resume=DIR."
-        )
-    return answer
-
-
-def _same_clients(found: Array, expected: Array, name: str) -> None:
-    if not np.array_equal(found, expected):
-        raise FedpactError(
-            f"{name} answered for other clients than the market asked about. Firms must hold the "
-            "same clients in the same order; check the data sets."
-        )

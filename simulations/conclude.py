@@ -90,7 +90,7 @@ def conclude(study: Study, folder: RunFolder) -> dict[str, Any]:
                 "operator_sees": list(
                     study.contracts[name]
                     .terms(study.strategy.rounds)
-                    .operator_sees(study.market.contested)
+                    .operator_sees(study.market.clients)
                 ),
             }
             for name, contract in verdicts.items()

@@ -79,10 +79,13 @@ class Study:
         self.participation.check(self.names)
         self.strategy.check(self.participation.count(count))
         self.strategy.check_names(self.names)
-        if self.market.contested:
-            self._check_contest(count)
-        else:
-            self._check_own_cases()
+        match self.market.clients:
+            case "contested":
+                self._check_contest(count)
+            case "common":
+                self._check_common()
+            case _:
+                self._check_own_cases()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -198,11 +201,7 @@ class Study:
                     "same client; under market=own_cases firms have no client in common. "
                     "Use study.contracts=[no_sharing,train_sharing]."
                 )
-        if not self.strategy.combines:
-            raise FedpactError(
-                f"strategy is {type(self.strategy).__name__}, which publishes no common model; "
-                "under market=own_cases a model is what firms share. Use strategy=fedavg."
-            )
+        self._check_common_model()
         for name, firm in self.firms.items():
             if firm.adopts == "judge" and not self.strategy.wants_card:
                 raise FedpactError(
@@ -210,6 +209,47 @@ class Study:
                     f"model; strategy {type(self.strategy).__name__} sends none. Use "
                     "strategy=donor, or adopts=best."
                 )
+            if firm.dataset.split(self.seeds[0]).held_out is None:
+                raise FedpactError(
+                    f"parties.{name}.dataset has no held-out cases of its own. Use market=loans."
+                )
+        self._check_apart()
+
+    def _check_common(self) -> None:
+        """All firms serve the same clients, and nobody judges models."""
+        self._check_common_model()
+        for name, firm in self.firms.items():
+            if firm.adopts != "published":
+                raise FedpactError(
+                    f"parties.{name}.adopts is {firm.adopts}; under market=common_clients a firm "
+                    "serves with what the contract gives it. Leave it at published, or use "
+                    "market=own_cases."
+                )
+        if self.watch:
+            raise FedpactError(
+                "study.watch is true; under market=common_clients no round's model is scored. Set "
+                "study.watch=false, or use market=own_cases."
+            )
+        first = self.names[0]
+        asked = self.firms[first].dataset.split(self.seeds[0]).common
+        self._anyone.outcomes(self.seeds[0], "common")  # refuses data without common clients
+        for name in self.names:
+            theirs = self.firms[name].dataset.split(self.seeds[0]).common
+            if asked is None or theirs is None or not np.array_equal(theirs.ids, asked.ids):
+                raise FedpactError(
+                    f"{first} and {name} serve different clients. Give all data sets the same "
+                    "common clients: dataset.common and the test part."
+                )
+        self._check_apart()
+
+    def _check_common_model(self) -> None:
+        """Firms share one model, and can."""
+        if not self.strategy.combines:
+            raise FedpactError(
+                f"strategy is {type(self.strategy).__name__}, which publishes no common model; "
+                f"where firms have their {self.market.clients} clients a model is what they share. "
+                "Use strategy=fedavg."
+            )
         givers = sum(firm.contributes for firm in self.firms.values())
         least, asked = self.strategy.fewest, self.participation.count(len(self.firms))
         if min(givers, asked) < least:
@@ -237,11 +277,6 @@ class Study:
                     f"{shapes[name]}), which cannot be averaged. Give them the same backbone and "
                     "columns."
                 )
-            if self.firms[name].dataset.split(self.seeds[0]).held_out is None:
-                raise FedpactError(
-                    f"parties.{name}.dataset has no held-out cases of its own. Use market=loans."
-                )
-        self._check_apart()
 
 
 def study_of(config: Mapping[str, Any]) -> Study:

@@ -150,7 +150,8 @@ def plan_lines(study: Study, engine: Engine, firms: Mapping[str, Firm]) -> list[
             model = weights if study.strategy.combines else None
             down += _size(pack(Offer(terms, 0, 0, epochs, model)))
             up += _size(pack(Trained(d.examples, (0.0,), weights)))
-        asked = 2 + terms.predictions if study.market.contested else 1
+        asked = 1 + study.market.contested
+        asked += terms.predictions and study.market.clients != "own"
         rounds = max(terms.rounds, 1)
         lines.append(
             f"{contract.name}: {rounds} training round(s) of {2 * len(firms)} messages, "
@@ -178,9 +179,9 @@ def print_verdict(verdict: Mapping[str, Any], folder: RunFolder, seconds: float)
     console.print(f"CPU      {seconds:.1f} s in this process")
     console.print(f"Models   sha256 {verdict['models_sha256']}")
     console.print(f"Report   {folder.path / 'report.html'}", soft_wrap=True)
-    game = "infer_sharing" in verdict["contracts"]
+    game = (folder.path / "game.json").exists()
     change = "market.C1=5" if game else "experiment=heart training.weight_decay=0.01"
-    if (folder.path / "game.json").exists():
+    if game:
         console.print(f"Why      python -m simulations.game explain {folder.path}", soft_wrap=True)
     console.print(f"Next     fedpact {change}      (every key: fedpact --cfg job)")
 

@@ -16,6 +16,7 @@ from flwr.app import Message
 from omegaconf import DictConfig, OmegaConf
 
 from parties.backbones import Backbone
+from parties.backbones.canonical import Canonical
 from parties.backbones.cnn import Cnn
 from parties.backbones.mlp import Mlp
 from parties.datasets import Dataset
@@ -138,7 +139,7 @@ def check_contract(contract: Contract) -> None:
     assert terms.contract == contract.name
     assert (terms.models, terms.predictions) == (contract.models, contract.predictions)
     assert terms.rounds == (3 if contract.models else 0)
-    seen = " ".join(terms.operator_sees(contested=True))
+    seen = " ".join(terms.operator_sees("contested"))
     assert ("weights" in seen) == contract.models
     assert ("contested clients, to forward" in seen) == contract.predictions
 
@@ -185,11 +186,13 @@ def check_backbone(backbone: Backbone) -> None:
 
     before = torch.random.get_rng_state()
     for inputs, classes in ((5, 2), (64, 10), (784, 10)):
-        if inputs == 5 and isinstance(backbone, Cnn):
+        if inputs == 5 and isinstance(backbone, Cnn | Canonical):
             continue
         first, again = (backbone.build(inputs, classes, 3) for _ in range(2))
         assert torch.equal(before, torch.random.get_rng_state())
-        assert first(torch.zeros(4, inputs)).shape == (4, classes)
+        poses = isinstance(backbone, Canonical)  # its module tells poses, not classes
+        told = backbone.canonicalizer.group.order if poses else classes
+        assert first(torch.zeros(4, inputs)).shape == (4, told)
         for name, value in weights_of(first).items():
             np.testing.assert_array_equal(value, weights_of(again)[name])
 

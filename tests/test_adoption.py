@@ -300,13 +300,13 @@ def test_a_turned_firm_tunes_what_it_is_offered(
     firm = adopter(turned(upright, 45.0), tune_epochs=3)
     told = firm.adopt(offered(model, source))
     assert (told.name, told.report.decision, told.report.probed) == ("tuned", "fine_tune", True)
-    assert told.arrays is not None
+    assert told.module is not None
     # Five passes forward over what is trained on, three over what is kept back, a third each.
     n, m = len(firm.fit.ids), len(firm.judging.ids)
     assert told.report.passes == math.ceil((5 * n + 3 * m) / 3) + n // 4 + 3 * n
     judging = (firm.judging.features, firm.judging.labels)
     before = TRAINING.loss(load_weights(build(), weights_of(model)), *judging)
-    assert TRAINING.loss(load_weights(build(), told.arrays), *judging) < before / 2
+    assert TRAINING.loss(told.module, *judging) < before / 2
 
 
 def test_a_stopping_rule_that_looks_at_examples_kept_back_is_paid_for(
@@ -327,7 +327,7 @@ def test_a_model_that_does_not_learn_is_left(
         upright.ids, upright.features, np.random.default_rng(0).permutation(upright.labels)
     )
     told = adopter(shuffled, least_gain=0.9).adopt(offered(model, source))
-    assert (told.name, told.arrays, told.report.decision) == ("own", None, "scratch")
+    assert (told.name, told.module, told.report.decision) == ("own", None, "scratch")
 
 
 def test_a_model_without_its_card_cannot_be_judged(model: nn.Module, upright: Examples) -> None:
@@ -556,7 +556,7 @@ def test_a_card_tells_nothing_of_a_class_with_few_cases(
     rare = np.flatnonzero((upright.labels != 3) | (np.cumsum(upright.labels == 3) <= 4))
     some = Examples(upright.ids[rare], upright.features[rare], upright.labels[rare])
     firm = Firm("a", Digits(0, 2), Mlp((64,)), TRAINING)
-    card = firm._card(weights_of(model), some, 0)
+    card = firm._models.card(weights_of(model), some, 0)
     assert not card["class_sums"][3].any()
     assert card["class_sums"][4].any()
 

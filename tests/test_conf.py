@@ -14,6 +14,7 @@ import yaml
 
 import conf
 import parties.backbones
+import parties.canonicalize
 import parties.datasets
 import parties.energy
 import parties.partitions
@@ -26,6 +27,8 @@ import server.strategies
 import simulations.campaigns
 import simulations.engines
 from parties.backbones import Backbone
+from parties.canonicalize.recipe import Canonicalization
+from parties.canonicalize.scorers import Recipe
 from parties.datasets import Dataset
 from parties.energy import Meter
 from parties.exchange import FedpactError
@@ -62,6 +65,7 @@ CONF = Path(conf.__file__).parent
 KINDS: dict[str, type] = {
     "backbone": Backbone,
     "campaign": Campaign,
+    "canonicalizer": Canonicalization,
     "contract": Contract,
     "dataset": Dataset,
     "energy": Meter,
@@ -73,6 +77,7 @@ KINDS: dict[str, type] = {
     "participation": Participation,
     "partition": Partition,
     "play": Play,
+    "scorer": Recipe,
     "shift": Shift,
     "stopping": Stopping,
     "strategy": Strategy,
@@ -84,8 +89,9 @@ def choices(group: str) -> list[str]:
 
 
 def filled(group: str) -> list[str]:
-    """Choices that describe an object; campaign=none describes none."""
-    return [name for name in choices(group) if (group, name) != ("campaign", "none")]
+    """Choices that describe an object; campaign=none has none, canonicalizer=none changes one."""
+    others = [("campaign", "none"), ("canonicalizer", "none")]
+    return [name for name in choices(group) if (group, name) not in others]
 
 
 def targets(group: str) -> set[str]:
@@ -96,6 +102,7 @@ def targets(group: str) -> set[str]:
 def classes(kind: type) -> set[str]:
     for package in (
         parties.backbones,
+        parties.canonicalize,
         parties.datasets,
         parties.energy,
         parties.partitions,
@@ -127,6 +134,7 @@ def test_every_class_has_a_conf_file_and_every_conf_file_a_class(group: str) -> 
 def test_every_conf_file_lists_every_field(group: str) -> None:
     for name in filled(group):
         content = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+        content.pop("defaults", None)
         module, _, kind = content.pop("_target_").rpartition(".")
         fields = inspect.signature(getattr(importlib.import_module(module), kind)).parameters
         assert set(content) == set(fields), f"conf/{group}/{name}.yaml"
@@ -142,8 +150,13 @@ ENGINES_TESTED_ELSEWHERE = {"ray", "flower"}  # tests/test_engines.py runs them
 
 RUNS = [
     *[(f"experiment={name}",) for name in studies()],
-    *[(f"market={name}",) for name in choices("market") if name != "own_cases"],
-    *[(f"backbone={name}",) for name in choices("backbone") if name != "cnn"],
+    *[
+        (f"market={name}",)
+        for name in choices("market")
+        if name not in ("own_cases", "common_clients")
+    ],
+    *[(f"backbone={name}",) for name in choices("backbone") if name not in ("cnn", "canonical")],
+    *[("experiment=canonical_sharing", f"scorer={name}") for name in ("scalar", "classifier")],
     *[("parties=ten_digits", f"partition={name}") for name in choices("partition")],
     *[("parties=ten_digits", f"shift={name}", "backbone=cnn") for name in choices("shift")],
     ("parties=ten_fashion",),
@@ -167,6 +180,7 @@ RUNS = [
         for name in ("krum", "multi_krum", "bulyan")
     ],
 ]
+MADE_UP = ("parties.firm_0.dataset.limit=0",)  # the made-up images are few
 RUN_WITH_EXPERIMENTS = {
     "loans": {"parties": "lenders", "study": "all_contracts", "strategy": "forward"},
     "heart": {
@@ -177,6 +191,9 @@ RUN_WITH_EXPERIMENTS = {
     },
     "heart_pair_strategies": {"parties": "two_hospitals"},
     "reuse_images": {"parties": "two_digits", "strategy": "donor"},
+    "canonical_sharing": {"parties": "two_halves", "market": "common_clients"},
+    "canonical_sharing_digits": {"parties": "two_digit_halves"},
+    "canonical_contract": {"parties": "two_fashion", "canonicalizer": "turns"},
 }
 
 
@@ -188,7 +205,10 @@ def test_every_choice_runs(overrides: tuple[str, ...], tmp_path: Path) -> None:
     small = SMALL_POOL if pool else small
     if "images" in overrides[0]:
         small = ("study.seeds=1", "training.epochs=1", "progress=none")
-    if overrides[0] == "parties=ten_fashion":
+    fashion = "canonical" in overrides[0] and "digits" not in overrides[0]
+    if "canonical" in overrides[0]:
+        small = ("study.seeds=1", "training.epochs=1", "progress=none", *MADE_UP * fashion)
+    if fashion or overrides[0] == "parties=ten_fashion":
         folder = write_fashion(tmp_path / "fashion")
         overrides = (*overrides, f"parties.firm_0.dataset.folder={folder}")
     config = run_config(tmp_path, *small, *overrides)

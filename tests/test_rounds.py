@@ -111,7 +111,7 @@ def test_the_precision_is_the_mean_squared_gradient_of_each_example() -> None:
     assert weights is not None
     assert weights.precision is not None
     split = firm.dataset.split(0).training
-    probs = firm._probabilities(dict(weights.arrays), split.features, 0)
+    probs = firm._models.probabilities(dict(weights.arrays), split.features, 0)
     # Logistic regression: d log p / d w_c = (1[y = c] - p_c) x.
     error = np.eye(2)[split.labels] - probs
     found = {v.shape: v for v in weights.precision.values()}
@@ -122,7 +122,7 @@ def test_the_precision_is_the_mean_squared_gradient_of_each_example() -> None:
 
 def test_a_firm_that_judges_keeps_back_what_it_judges_by() -> None:
     firm = hospital(kept_back=0.25, adopts="best")
-    fit, judging = firm._parts(0)
+    fit, judging = firm._models.parts(0)
     assert judging is not None
     everyone = firm.dataset.split(0).training
     np.testing.assert_array_equal(np.sort([*fit.ids, *judging.ids]), np.sort(everyone.ids))
@@ -139,7 +139,7 @@ def test_a_firm_adopts_the_model_that_is_best_on_what_it_kept_back() -> None:
     def adopted(published: Weights, last: Weights | None, adopt: bool = True) -> str:
         return scored(firm, Measure(SHARED, 0, published, last, adopt)).adopted
 
-    own = Weights(firm._own(0, Memory(), whole=False)[0], 1)
+    own = Weights(firm._models.own(0, {}, whole=False)[0], 1)
     assert adopted(bad, None) == "own"
     assert adopted(bad, None, adopt=False) == "published"
     assert adopted(own, bad) == "own"  # an equal model is no reason to change
@@ -158,7 +158,7 @@ def test_by_class_adds_up() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"adopts": "all"}, "adopts is 'all'; legal are published, best"),
+        ({"adopts": "all"}, "adopts is 'all'; legal are published, canonical"),
         ({"adopts": "best"}, "kept_back=0.2"),
         ({"kept_back": 0.9}, "legal is a share from 0 to 0.5"),
         ({"contributes": "no"}, "contributes is 'no'"),
@@ -482,7 +482,7 @@ def test_a_firm_that_judges_may_use_the_last_aggregate() -> None:
     firm = hospital(kept_back=0.3, adopts="best")
     # Trained for long, and also on what is kept back: better there than the firm's own.
     longer = replace(firm, training=replace(firm.training, epochs=60))
-    good = Weights(longer._own(0, Memory())[0], 1)
+    good = Weights(longer._models.own(0, {})[0], 1)
     bad = Weights({k: -5 * v for k, v in good.arrays.items()}, 1)
     assert scored(firm, Measure(SHARED, 0, bad, good, True)).adopted == "last"
     assert scored(firm, Measure(SHARED, 0, good, bad, True)).adopted == "published"

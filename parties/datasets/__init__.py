@@ -47,12 +47,14 @@ class Split:
         validation: clients that both firms predict, for the joint table.
         contested: clients for whom the firms compete.
         held_out: the firm's own test cases (where firms do not compete for clients).
+        common: clients whom all firms serve, each for itself.
     """
 
     training: Examples
     validation: Cases | None = None
     contested: Cases | None = None
     held_out: Examples | None = None
+    common: Cases | None = None
 
 
 class Dataset(ABC):
@@ -69,9 +71,10 @@ class Dataset(ABC):
         """File name -> sha256 of everything this data set reads."""
 
     def outcomes(self, seed: int, part: str) -> tuple[Array, Array]:
-        """What nature reveals: ids (n,) and true labels (n,) of "validation" or "contested".
+        """What nature reveals: ids (n,) and true labels (n,) of a part of the clients.
 
-        The market calls this in a simulation; a firm never does.
+        The part is "validation", "contested" or "common". The market calls this in a simulation;
+        a firm never does.
         """
         raise FedpactError(
             f"{type(self).__name__} has no {part} clients: its firms do not compete for clients. "

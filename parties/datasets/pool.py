@@ -9,7 +9,7 @@ from typing import final
 
 import numpy as np
 
-from parties.datasets import Dataset, Examples, Split
+from parties.datasets import Cases, Dataset, Examples, Split
 from parties.exchange import Array, FedpactError
 from parties.partitions import Partition, divide_alike
 from parties.partitions.iid import Iid
@@ -45,12 +45,15 @@ class PoolPart(Dataset):
         clients: firms among whom the pool is divided.
         partition: who gets which examples.
         shift: how they look to a firm.
+        common: how the whole test part looks to all firms where they all serve it
+            (market=common_clients); None: they do not. Held-out parts are of the same images.
     """
 
     client: int
     clients: int = 10
     partition: Partition = field(default_factory=Iid)
     shift: Shift = field(default_factory=NoShift)
+    common: Shift | None = None
 
     def __post_init__(self) -> None:
         for name in ("client", "clients"):
@@ -77,8 +80,21 @@ class PoolPart(Dataset):
             dealt.kept[self.client] = Split(
                 training=self._seen(dealt.training[self.client], seed),
                 held_out=self._seen(dealt.held_out[self.client], seed),
+                common=dealt.common,
             )
         return dealt.kept[self.client]
+
+    def outcomes(self, seed: int, part: str) -> tuple[Array, Array]:
+        if part != "common":
+            return super().outcomes(seed, part)
+        if self.common is None:
+            raise FedpactError(
+                "dataset.common is null: these firms have no client in common. Say how common "
+                "clients look, such as +shift@parties.firm_0.dataset.common=turns, or use "
+                "market=own_cases."
+            )
+        rows = self.rows(seed)[1]
+        return rows, self.pool().labels[rows]
 
     def _seen(self, rows: Array, seed: int) -> Examples:
         pool = self.pool()
@@ -93,6 +109,7 @@ class _Dealt:
 
     training: tuple[Array, ...]
     held_out: tuple[Array, ...]
+    common: Cases | None
     kept: dict[int, Split] = field(default_factory=dict)
 
 
@@ -112,4 +129,9 @@ def _dealt(anyone: PoolPart, seed: int) -> _Dealt:
                 "training, and each firm needs one or more. Raise partition.least, or hold out "
                 "more."
             )
-    return _Dealt(tuple(training[p] for p in parts), tuple(test[p] for p in judged))
+    common = None
+    if anyone.common is not None:
+        # The second of two firms: the first one sees things as they are.
+        seen = anyone.common.apply(anyone.pool().features(test), test, 1, 2, seed)
+        common = Cases(test, seen)
+    return _Dealt(tuple(training[p] for p in parts), tuple(test[p] for p in judged), common)

@@ -1,4 +1,4 @@
-"""What becomes of an offered model at a firm that judges: it is used, tuned, or left."""
+"""What becomes of an offered model at a firm that judges: used, turned to, tuned, or left."""
 
 from __future__ import annotations
 
@@ -10,27 +10,32 @@ from typing import final
 import numpy as np
 from torch import nn
 
+from parties.canonicalize.backbone import CanonicalBackbone
+from parties.canonicalize.offered import align, put_behind, scoring_share
+from parties.canonicalize.recipe import Canonicalization
 from parties.datasets import Examples
 from parties.energy import Spent
 from parties.exchange import Array, FedpactError, ReuseReport, Weights
 from parties.reuse import Target
 from parties.reuse.features import MOST
 from parties.reuse.history import History
-from parties.reuse.judge import ABSTAIN, AS_IS, FINE_TUNE, PROBE, Epoch, Judge, probed
+from parties.reuse.judge import ABSTAIN, AS_IS, CANONICALIZE, FINE_TUNE, PROBE, Epoch, Judge, probed
 from parties.reuse.profile import Profile, Source
-from parties.training import Training, load_weights, random_seed, weights_of
+from parties.training import Training, load_weights, random_seed
 
 FREE = Epoch(Spent(0.0, 0.0, 0.0, 0.0))
 """The decision is by epochs, so that it does not depend on how busy the machine is."""
+NAMES = {AS_IS: "published", CANONICALIZE: "canonical", FINE_TUNE: "tuned"}
+"""What a firm calls the model that it uses after a decision; its own after the others."""
 
 
 @final
 @dataclass(frozen=True)
 class Adopted:
-    """The model a firm would use: "published", "tuned" or "own" (then no arrays), and why."""
+    """The model a firm would use: "published", "canonical", "tuned" or "own" (then no module)."""
 
     name: str
-    arrays: dict[str, Array] | None
+    module: nn.Module | None
     report: ReuseReport
 
 
@@ -43,6 +48,8 @@ class Adopter:
         judge: decides; training: how the firm trains; build: makes its module.
         fit: what it trains on; judging: what it keeps back to judge by.
         seed: fixes every draw.
+        canonicalizer: how the firm would bring its images into a pose that the model knows; None,
+            or one of a single pose: it would not.
     """
 
     judge: Judge
@@ -51,6 +58,7 @@ class Adopter:
     fit: Examples
     judging: Examples
     seed: int
+    canonicalizer: Canonicalization | None = None
 
     def adopt(self, offered: Weights) -> Adopted:
         """Judge one offered model.
@@ -71,30 +79,58 @@ class Adopter:
         told = self.judge.judge(module, source, target, history, FREE, rng)
         forecast = told.options[FINE_TUNE].epochs if FINE_TUNE in told.options else None
         trained, looked = 0, (len(told.scores) + 1) * min(len(self.fit.ids), MOST)
-        decision, probing = told.decision, told.decision in (PROBE, ABSTAIN)
+        measures = {name: score.value for name, score in told.scores.items()}
+        decision, found = told.decision, module if told.decision == AS_IS else None
+        if decision != AS_IS:
+            behind, took = self._canonicalized(module, forecast)
+            trained += took
+            if behind is not None:
+                decision, found = CANONICALIZE, behind
+                seen = Target(self._canonical(behind), self.fit.labels)
+                again = self.judge.scores(module, source, seen, rng)
+                measures |= {f"{name}_canonical": s.value for name, s in again.items()}
+                looked += (len(again) + 1) * min(len(self.fit.ids), MOST)
+        probing = decision in (PROBE, ABSTAIN)
         if probing:  # three passes over what is kept back, and the stopping rule's
             decision = self._probe(module)
             trained += self._quarter
             looked += (3 + self._watched) * len(self.judging.ids)
-        arrays = None
-        if decision == AS_IS:
-            arrays = dict(offered.arrays)
         if decision == FINE_TUNE:
-            arrays, epochs = self._tune(module, forecast)
+            found, epochs = module, self._tune(module, forecast)
             trained += epochs * len(self.fit.ids)
             looked += epochs * self._watched * len(self.judging.ids)
         # A forward pass is about a third of a training pass.
         passes = trained + math.ceil(looked / 3)
-        report = ReuseReport(
-            decision,
-            {name: score.value for name, score in told.scores.items()},
-            forecast,
-            told.cases,
-            probing,
-            passes,
-        )
-        names = {AS_IS: "published", FINE_TUNE: "tuned"}
-        return Adopted(names.get(decision, "own"), arrays, report)
+        report = ReuseReport(decision, measures, forecast, told.cases, probing, passes)
+        return Adopted(NAMES.get(decision, "own"), found, report)
+
+    def _canonicalized(
+        self, module: nn.Module, forecast: tuple[float, float, float] | None
+    ) -> tuple[CanonicalBackbone | None, int]:
+        """The model behind a canonicalizer, if that serves; and the passes that finding out took.
+
+        It is not tried where tuning is forecast to take no more than training a scorer; and given
+        up where the model would fall short even if every image came in its best pose.
+        """
+        recipe, examples = self.canonicalizer, self.fit
+        if recipe is None or recipe.idle:
+            return None, 0
+        share = scoring_share(recipe, module, examples.features.shape[1])
+        if forecast is not None and forecast[2] <= recipe.training.epochs * share:
+            return None, 0
+        aligned = align(recipe, module, examples.features, examples.labels)
+        if aligned.accuracy < self.judge.required:
+            return None, aligned.passes
+        behind = put_behind(recipe, module, aligned, random_seed(self.seed, "canonicalize"))
+        told = self.training.probabilities(behind.module, self.judging.features)
+        accuracy = float(np.mean(told.argmax(1) == self.judging.labels))
+        passes = behind.passes + math.ceil((1 + share) * len(self.judging.ids) / 3)
+        return (behind.module if accuracy >= self.judge.required else None), passes
+
+    def _canonical(self, behind: CanonicalBackbone) -> Array:
+        """The firm's images in their canonical pose."""
+        assert self.canonicalizer is not None
+        return self.canonicalizer.upright(behind.canonicalizer, self.fit.features)
 
     @property
     def _quarter(self) -> int:
@@ -118,15 +154,12 @@ class Adopter:
         accuracy = float(np.mean(probs.argmax(1) == judging[1]))
         return probed(before, after, accuracy, self.judge.required, self.judge.least_gain)
 
-    def _tune(
-        self, module: nn.Module, forecast: tuple[float, float, float] | None
-    ) -> tuple[dict[str, Array], int]:
-        """Train on from it; its weights, and the epochs that it took."""
+    def _tune(self, module: nn.Module, forecast: tuple[float, float, float] | None) -> int:
+        """Train on from it, in place; the epochs that it took."""
         epochs = self.judge.tune_epochs
         if forecast is not None:
             epochs = min(max(1, math.ceil(forecast[2])), epochs)
-        losses = self._fit(module, self.fit.features, self.fit.labels, epochs, "tune")
-        return weights_of(module), losses
+        return self._fit(module, self.fit.features, self.fit.labels, epochs, "tune")
 
     def _fit(self, module: nn.Module, features: Array, labels: Array, epochs: int, why: str) -> int:
         """How many epochs were trained."""

@@ -26,6 +26,8 @@ from parties.reuse.history import History
 from parties.reuse.profile import Source
 
 AS_IS, FINE_TUNE, SCRATCH, PROBE, ABSTAIN = "as_is", "fine_tune", "scratch", "probe", "abstain"
+CANONICALIZE = "canonicalize"
+"""Not a `Judge`'s to decide, who trains nothing: see `parties.reuse.adopt`."""
 DECISIONS = (AS_IS, FINE_TUNE, SCRATCH, PROBE, ABSTAIN)
 
 

@@ -1,0 +1,86 @@
+"""A model that a firm was offered, behind a canonicalizer that the firm makes for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from parties.canonicalize.backbone import CanonicalBackbone, as_images
+from parties.canonicalize.recipe import Canonicalization, Poses
+from parties.exchange import Array
+
+
+@final
+@dataclass(frozen=True)
+class Behind:
+    """The offered model, untouched, and what it took to put it behind a canonicalizer.
+
+    Args:
+        module: takes flat images, as the offered model does.
+        passes: training passes over one example *of the offered model* that it took, by count of
+            multiplications: aligning and training the scorer.
+    """
+
+    module: CanonicalBackbone
+    passes: int
+
+
+@final
+@dataclass(frozen=True)
+class Aligned:
+    """A firm's images, each in the pose in which an offered model is least surprised.
+
+    Args:
+        features: (n, d); accuracy: of the model on them. The poses were chosen by the labels, so it
+            is the most that any canonicalizer can make of the model, not a forecast.
+        passes: training passes of the model that this took.
+    """
+
+    features: Array
+    accuracy: float
+    passes: int
+
+
+def align(recipe: Canonicalization, model: nn.Module, features: Array, labels: Array) -> Aligned:
+    """Bring a firm's labelled images (n, d) into the poses that an offered model knows.
+
+    A firm whose images are not upright has nobody's upright ones; the frozen model and its own
+    labels tell it which way they are.
+    """
+    found = recipe.aligned(model, features, labels)
+    told = recipe.training.probabilities(model, found).argmax(1)
+    # A pass an element and one more; a forward pass is about a third of a training pass.
+    looked = (recipe.group.order + 1) * len(features)
+    return Aligned(found, float((told == labels).mean()), math.ceil(looked / 3))
+
+
+def put_behind(recipe: Canonicalization, model: nn.Module, aligned: Aligned, seed: int) -> Behind:
+    """Train a canonicalizer on aligned images, and put the model behind it."""
+    features = aligned.features
+    canonicalizer = recipe.build(features.shape[1], seed)
+    losses = recipe.fit(canonicalizer, features, seed)
+    share = scoring_share(recipe, model, features.shape[1])
+    trained = math.ceil(len(losses) * len(features) * share)
+    return Behind(recipe.behind(model, canonicalizer), aligned.passes + trained)
+
+
+def scoring_share(recipe: Canonicalization, model: nn.Module, inputs: int) -> float:
+    """Multiplications that scoring all poses of an image takes, over those of the model itself."""
+    poses = Poses(recipe.build(inputs, 0), recipe.channels).eval()
+    device = recipe.training.torch_device
+    example = torch.zeros(1, inputs, device=device)
+    as_images(example, recipe.channels)  # says what is wrong where it is no image
+    scorer, own = (_multiplications(m.to(device).eval(), example) for m in (poses, model))
+    return scorer / max(own, 1)
+
+
+def _multiplications(model: Callable[[Tensor], Tensor], example: Tensor) -> int:
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        model(example)
+    return int(counted.get_total_flops())

@@ -1,0 +1,90 @@
+"""The wall: every type that may leave a firm or reach one, and how it is packed.
+
+What is not a type of this package cannot cross. The operator sends a *request*
+(:class:`Enrol`, :class:`Offer`, :class:`Query`, :class:`Play`, :class:`Serve`, :class:`Measure`), a
+firm sends an *answer* (:class:`Declaration`, :class:`Trained`, :class:`Predictions`,
+:class:`Actions`, :class:`Served`, :class:`Scores`, :class:`Refusal` or :class:`Fault`). There is
+deliberately no type for features or labels. Of a firm's own held-out cases only means and a
+variance can be told, of its own data a few measures (:class:`ReuseReport`) and, by a donor, sums
+and quantiles of what its model makes of them (the profile card in :class:`Weights`).
+"""
+
+from __future__ import annotations
+
+from parties.exchange.answers import (
+    ADOPTABLE,
+    DECISIONS,
+    Actions,
+    Declaration,
+    Fault,
+    Problem,
+    Refusal,
+    ReuseReport,
+    Scores,
+    Served,
+    Trained,
+)
+from parties.exchange.checks import (
+    Array,
+    ExchangeError,
+    FedpactError,
+)
+from parties.exchange.packing import (
+    TYPES,
+    Answer,
+    Message,
+    Packed,
+    Request,
+    pack,
+    unpack,
+)
+from parties.exchange.requests import (
+    Enrol,
+    Measure,
+    Offer,
+    Play,
+    Query,
+    Serve,
+)
+from parties.exchange.values import (
+    KNOWN_CONTRACTS,
+    DecisionRule,
+    Predictions,
+    Terms,
+    Weights,
+)
+
+__all__ = [
+    "ADOPTABLE",
+    "DECISIONS",
+    "KNOWN_CONTRACTS",
+    "TYPES",
+    "Actions",
+    "Answer",
+    "Array",
+    "DecisionRule",
+    "Declaration",
+    "Enrol",
+    "ExchangeError",
+    "Fault",
+    "FedpactError",
+    "Measure",
+    "Message",
+    "Offer",
+    "Packed",
+    "Play",
+    "Predictions",
+    "Problem",
+    "Query",
+    "Refusal",
+    "Request",
+    "ReuseReport",
+    "Scores",
+    "Serve",
+    "Served",
+    "Terms",
+    "Trained",
+    "Weights",
+    "pack",
+    "unpack",
+]

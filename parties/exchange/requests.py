@@ -1,0 +1,195 @@
+"""Requests: what the operator asks of a firm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+from parties.exchange.checks import Array, amount, count, flag, instance, numeric, require, text
+from parties.exchange.values import DecisionRule, Predictions, Terms, Weights
+
+
+@final
+@dataclass(frozen=True)
+class Enrol:
+    """Who are you, how much data do you declare, what shape is your model?"""
+
+    seed: int
+
+    def __post_init__(self) -> None:
+        count(self.seed, "enrol.seed")
+
+
+@final
+@dataclass(frozen=True)
+class Offer:
+    """Train under these terms, from the published model if there is one.
+
+    Args:
+        terms: what the contract lets pass.
+        seed: which paired repetition (it fixes the split and every random draw).
+        round: from 0 to terms.rounds - 1.
+        epochs: passes over the firm's training data in this round (0: the firm's own number).
+        model: the model to train from, or None (round 0, or no model crosses).
+        proximal: mu of the penalty (mu/2) ||w - w_model||^2 that the firm adds to its loss.
+        precision: send the diagonal Fisher information with the weights.
+        card: send the profile card of the training data with the weights.
+    """
+
+    terms: Terms
+    seed: int
+    round: int
+    epochs: int = 0
+    model: Weights | None = None
+    proximal: float = 0.0
+    precision: bool = False
+    card: bool = False
+
+    def __post_init__(self) -> None:
+        instance(self.terms, "offer.terms", Terms)
+        instance(self.model, "offer.model", Weights, optional=True)
+        count(self.seed, "offer.seed")
+        count(self.round, "offer.round")
+        count(self.epochs, "offer.epochs")
+        amount(self.proximal, "offer.proximal")
+        flag(self.precision, "offer.precision")
+        flag(self.card, "offer.card")
+        extras = self.precision or self.card
+        require(
+            self.terms.models or (self.model is None and self.epochs == 0 and not extras),
+            f"{self.terms.contract} shares no models, yet one was offered to train.",
+        )
+
+
+@final
+@dataclass(frozen=True)
+class Query:
+    """Predict for one part of the clients: "validation" (for the operator's joint table),
+    "contested" or "common" (for the others; only under terms that share predictions)."""
+
+    terms: Terms
+    seed: int
+    part: str
+
+    def __post_init__(self) -> None:
+        instance(self.terms, "query.terms", Terms)
+        count(self.seed, "query.seed")
+        require(
+            self.part in ("validation", "contested", "common"),
+            f"query.part is {self.part!r}; legal are 'validation', 'contested' and 'common'.",
+        )
+
+
+@final
+@dataclass(frozen=True)
+class Play:
+    """Act on the contested clients.
+
+    Args:
+        terms: what the contract lets pass.
+        seed: which paired repetition.
+        rule: the firm's part of the equilibrium, computed on what these terms let it know.
+        belief: joint table P(t, s_own, s_rival), (2, k, k): measured where models are shared,
+            the prior's mean elsewhere.
+        rival: the rival's predictions for the same clients (only where predictions are shared).
+        rival_model: the rival's weights (only where models are shared).
+    """
+
+    terms: Terms
+    seed: int
+    rule: DecisionRule
+    belief: Array
+    rival: Predictions | None = None
+    rival_model: Weights | None = None
+
+    def __post_init__(self) -> None:
+        instance(self.terms, "play.terms", Terms)
+        instance(self.rule, "play.rule", DecisionRule)
+        instance(self.rival, "play.rival", Predictions, optional=True)
+        instance(self.rival_model, "play.rival_model", Weights, optional=True)
+        count(self.seed, "play.seed")
+        numeric(self.belief, "play.belief", 3, "f")
+        require(
+            self.terms.predictions or self.rival is None,
+            f"{self.terms.contract} shares no predictions, yet the rival's were sent.",
+        )
+        require(
+            self.terms.models or self.rival_model is None,
+            f"{self.terms.contract} shares no models, yet the rival's was sent.",
+        )
+
+
+@final
+@dataclass(frozen=True)
+class Serve:
+    """Give every common client a class.
+
+    Args:
+        terms: what the contract lets pass.
+        seed: which paired repetition.
+        model: the published one (only where models are shared).
+        others: what the other firms predict for the same clients, by firm (only where predictions
+            are shared).
+    """
+
+    terms: Terms
+    seed: int
+    model: Weights | None = None
+    others: Mapping[str, Predictions] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        instance(self.terms, "serve.terms", Terms)
+        instance(self.model, "serve.model", Weights, optional=True)
+        instance(self.others, "serve.others", Mapping)
+        for name, told in self.others.items():
+            text(name, "serve.others")
+            instance(told, f"serve.others[{name!r}]", Predictions)
+        count(self.seed, "serve.seed")
+        require(
+            self.terms.models or self.model is None,
+            f"{self.terms.contract} shares no models, yet one was sent to serve with.",
+        )
+        require(
+            self.terms.predictions or not self.others,
+            f"{self.terms.contract} shares no predictions, yet the others' were sent.",
+        )
+
+
+@final
+@dataclass(frozen=True)
+class Measure:
+    """Score a model on your own held-out cases.
+
+    Args:
+        model: the published one; None: your own.
+        last: the last aggregate, where it is not the published one.
+        adopt: score the one of these, or your own, that you would use; else `model`.
+        by_class: tell how many cases of each class there are, and how many it gets right.
+        compare: tell how your own model does on the same cases.
+    """
+
+    terms: Terms
+    seed: int
+    model: Weights | None = None
+    last: Weights | None = None
+    adopt: bool = False
+    by_class: bool = False
+    compare: bool = True
+
+    def __post_init__(self) -> None:
+        instance(self.terms, "measure.terms", Terms)
+        instance(self.model, "measure.model", Weights, optional=True)
+        instance(self.last, "measure.last", Weights, optional=True)
+        count(self.seed, "measure.seed")
+        flag(self.adopt, "measure.adopt")
+        flag(self.by_class, "measure.by_class")
+        flag(self.compare, "measure.compare")
+        require(
+            self.compare or (self.model is not None and not self.adopt),
+            "measure.compare is false; it may be where a model is sent and none is to be chosen.",
+        )
+        require(
+            self.terms.models or (self.model is None and self.last is None),
+            f"{self.terms.contract} shares no models, yet one was sent to be scored.",
+        )

@@ -1,0 +1,92 @@
+"""Where all firms serve the same clients, each for itself: who is right how often?"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+
+from parties.exchange import Array, FedpactError, Predictions, Query, Serve, Served, Terms
+from server.market import CommonClients
+from server.outcome import Case, Nature, Outcome, Progress
+from server.rounds import Ask, barred
+from server.transport import Answers
+
+Kind = TypeVar("Kind")
+
+
+def serve(case: Case, terms: Terms, ask: Ask, nature: Nature, progress: Progress) -> Outcome:
+    """Every firm gives every common client a class, with what the contract lets it have.
+
+    Where predictions are shared, firms first predict with their own models; each then gets what all
+    the others said. Where models are shared, the published one serves; where both are, each firm
+    serves with its own model, the published one and the others' predictions together.
+    """
+    market = case.market
+    assert isinstance(market, CommonClients)
+    without = barred(case, progress)
+    sharing = [name for name in case.firms if name not in without]
+    ids, truth = nature(case.seed, "common")
+    told: dict[str, Predictions] = {}
+    if terms.predictions:
+        query = Query(terms, case.seed, "common")
+        answers = ask(dict.fromkeys(sharing, query))
+        told = {n: a for n, a in sorted(answers.usable.items()) if isinstance(a, Predictions)}
+        for name, predictions in told.items():
+            same_clients(predictions.ids, ids, name)
+    alone = Terms("no_sharing", models=False, predictions=False)
+    answers = ask(
+        {
+            name: Serve(
+                terms,
+                case.seed,
+                progress.state.published,
+                {other: p for other, p in told.items() if other != name},
+            )
+            if name in sharing
+            else Serve(alone, case.seed)
+            for name in case.firms
+        }
+    )
+    served = {n: a for n, a in sorted(answers.usable.items()) if isinstance(a, Served)}
+    passes = dict(progress.passes) if terms.models else {}
+    costs = market.costs(passes, sharing if terms.models else ())
+    payoffs = {}
+    for name, answer in served.items():
+        same_clients(answer.ids, ids, name)
+        cost = costs.get(name, 0.0) + market.price(answer.own_passes)
+        payoffs[name] = (answer.classes == truth) - cost
+    return Outcome(
+        seed=case.seed,
+        contract=terms.contract,
+        ids=dict.fromkeys(served, ids),
+        payoffs=payoffs,
+        scores={
+            f"accuracy.{name}": float(np.mean(answer.classes == truth))
+            for name, answer in served.items()
+        },
+    )
+
+
+def answer_of(answers: Answers, name: str, kind: type[Kind]) -> Kind:
+    """A firm's answer of this kind.
+
+    Raises:
+        FedpactError: it gave none.
+    """
+    answer = answers.usable.get(name)
+    if not isinstance(answer, kind):
+        raise FedpactError(
+            f"{name} gave no {kind.__name__} ({answers.refused.get(name, 'no answer')}), and a "
+            "contest needs both firms. Mend that firm and go on with resume=DIR."
+        )
+    return answer
+
+
+def same_clients(found: Array, expected: Array, name: str) -> None:
+    """Raises a FedpactError where a firm answered for other clients than it was asked about."""
+    if not np.array_equal(found, expected):
+        raise FedpactError(
+            f"{name} answered for other clients than the market asked about. Firms must hold the "
+            "same clients in the same order; check the data sets."
+        )
