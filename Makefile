@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check bench clean
+.PHONY: help demo test test-long check bench bench-peers clean
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -34,6 +35,14 @@ check: $(READY)  ## What CI runs: format, lint, types, import walls, tests
 bench: $(READY)  ## Rounds and games a second, as ratios
 	$(BIN)/python -m simulations.bench rounds
 	$(BIN)/python -m simulations.bench game
+	$(BIN)/python -m simulations.bench canonicalize
 
-clean:  ## Remove the environment and caches (not your runs)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+bench-peers: $(PEERS)/.ready  ## Install what canonicalizers are measured beside, in .venv-peers
+
+$(PEERS)/.ready: simulations/bench/peers.txt constraints.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -r $<
+	@touch $@
+
+clean:  ## Remove the environments and caches (not your runs)
+	rm -rf $(VENV) $(PEERS) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

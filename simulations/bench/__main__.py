@@ -1,15 +1,16 @@
-"""`python -m simulations.bench rounds` and `game`: what engines and games cost, as ratios."""
+"""`python -m simulations.bench rounds`, `game` and `canonicalize`: what they cost, as ratios."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from parties.exchange import FedpactError
 
 
 def main() -> None:
-    """Measure engines (`rounds`) or the contract game (`game`) and print a line for each."""
+    """Measure engines, the contract game or canonicalizers, and print a line for each."""
     parser = argparse.ArgumentParser(prog="python -m simulations.bench", description=__doc__)
     whats = parser.add_subparsers(dest="what", required=True)
     rounds = whats.add_parser("rounds", help="no-op rounds a second of each engine")
@@ -17,11 +18,16 @@ def main() -> None:
     game = whats.add_parser("game", help="points, games and episodes a second of each solver")
     game.add_argument("--points", type=int, default=200_000, help="random markets to solve")
     game.add_argument("--no-compile", action="store_true", help="leave out torch.compile (minutes)")
-    for command, repeats in ((rounds, 3), (game, 5)):
+    poses = whats.add_parser("canonicalize", help="canonicalizers beside equiadapt's")
+    poses.add_argument("--images", type=int, default=512, help="random images to compare on")
+    poses.add_argument("--peer", type=Path, help="interpreter that has equiadapt")
+    for command, repeats in ((rounds, 3), (game, 5), (poses, 7)):
         command.add_argument("--repeats", type=int, default=repeats)
     chosen = parser.parse_args()
     if chosen.repeats < 1 or getattr(chosen, "firms", 1) < 1:
         parser.error("--firms and --repeats are whole numbers >= 1")
+    if chosen.what == "canonicalize" and chosen.images < 1:
+        parser.error("--images is a whole number >= 1")
     if chosen.what == "game" and chosen.points < 100:
         parser.error("--points is a whole number >= 100")
     try:
@@ -29,6 +35,11 @@ def main() -> None:
             from simulations.bench.rounds import report
 
             report(chosen.firms, chosen.repeats)
+        elif chosen.what == "canonicalize":
+            from simulations.bench.canonicalize import PEER
+            from simulations.bench.canonicalize import report as report_poses
+
+            report_poses(chosen.images, chosen.repeats, chosen.peer or PEER)
         else:
             from simulations.bench.game import report as report_game
 
