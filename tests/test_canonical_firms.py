@@ -320,13 +320,18 @@ def test_an_offered_model_serves_behind_the_firms_own_canonicalizer(
     seen = moved(upright, by)
     aligned = align(TURNS, model, seen.features, seen.labels)
     assert aligned.accuracy > 0.95
-    assert aligned.passes == -(-5 * len(seen.ids) // 3)
+    assert aligned.passes == 2 * len(seen.ids)
     behind = put_behind(TURNS, model, aligned, 0)
-    share = scoring_share(TURNS, model, 64)
-    assert behind.passes == aligned.passes + int(np.ceil(10 * len(seen.ids) * share))
     held_out = Digits(0, 1, test_share=0.2).split(0).held_out
     assert held_out is not None
-    again = moved(held_out, rng.integers(0, 4, len(held_out.ids)))
+    if way == "half turn":  # the camera is mounted upside down: nothing is to be trained
+        assert aligned.steady == 2
+        assert behind.passes == aligned.passes
+        again = moved(held_out, np.full(len(held_out.ids), 2))
+    else:
+        share = scoring_share(TURNS, model, 64)
+        assert behind.passes == aligned.passes + int(np.ceil(10 * len(seen.ids) * share))
+        again = moved(held_out, rng.integers(0, 4, len(held_out.ids)))
     told = TRAINING.probabilities(behind.module, again.features).argmax(1)
     assert np.mean(told == again.labels) > 0.8
 
@@ -384,7 +389,7 @@ def test_a_model_that_no_pose_makes_good_enough_is_only_aligned_and_paid_for(
     with_poses, without = (adopter(noisy, 0.9, how).adopt(offer).report for how in (TURNS, None))
     assert with_poses.decision == without.decision
     fit = len(upright.ids) - len(upright.ids) // 5
-    assert with_poses.passes - without.passes == -(-5 * fit // 3)
+    assert with_poses.passes - without.passes == 2 * fit
 
 
 @pytest.mark.parametrize("adopts", ["canonical", "tuned"])

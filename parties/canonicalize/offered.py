@@ -7,13 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from parties.canonicalize import Canonicalizer
 from parties.canonicalize.backbone import CanonicalBackbone, as_images
 from parties.canonicalize.recipe import Canonicalization, Poses
+from parties.canonicalize.steady import Steady
 from parties.exchange import Array
+
+STEADY = 0.75  # of the accuracy in the best pose for each image, that one pose for all comes to
 
 
 @final
@@ -39,11 +44,14 @@ class Aligned:
     Args:
         features: (n, d); accuracy: of the model on them. The poses were chosen by the labels, so it
             is the most that any canonicalizer can make of the model, not a forecast.
+        steady: the one pose that suits all images best; steady_accuracy: of the model in it.
         passes: training passes of the model that this took.
     """
 
     features: Array
     accuracy: float
+    steady: int
+    steady_accuracy: float
     passes: int
 
 
@@ -53,15 +61,30 @@ def align(recipe: Canonicalization, model: nn.Module, features: Array, labels: A
     A firm whose images are not upright has nobody's upright ones; the frozen model and its own
     labels tell it which way they are.
     """
-    found = recipe.aligned(model, features, labels)
-    told = recipe.training.probabilities(model, found).argmax(1)
-    # A pass an element and one more; a forward pass is about a third of a training pass.
-    looked = (recipe.group.order + 1) * len(features)
-    return Aligned(found, float((told == labels).mean()), math.ceil(looked / 3))
+    loss = recipe.surprise(model, features, labels)
+    steady = int(loss.mean(1).argmin())
+    best, common = loss.argmin(0), np.full(len(features), steady)
+    found = recipe.undone(features, best)
+    right, together = (
+        float((recipe.training.probabilities(model, seen).argmax(1) == labels).mean())
+        for seen in (found, recipe.undone(features, common))
+    )
+    # A pass an element and two more; a forward pass is about a third of a training pass.
+    looked = (recipe.group.order + 2) * len(features)
+    return Aligned(found, right, steady, together, math.ceil(looked / 3))
 
 
 def put_behind(recipe: Canonicalization, model: nn.Module, aligned: Aligned, seed: int) -> Behind:
-    """Train a canonicalizer on aligned images, and put the model behind it."""
+    """Put the model behind a canonicalizer that suits a firm's images.
+
+    Where one pose does nearly as well for all images as the best one for each, the camera was
+    mounted the wrong way: all are undone by that, and nothing is trained. Else a scorer is trained
+    on the aligned images.
+    """
+    if aligned.steady_accuracy >= STEADY * aligned.accuracy:
+        group = recipe.group
+        mounted = Canonicalizer(group, Steady(group.order, aligned.steady))
+        return Behind(CanonicalBackbone(model, mounted, recipe.channels), aligned.passes)
     features = aligned.features
     canonicalizer = recipe.build(features.shape[1], seed)
     losses = recipe.fit(canonicalizer, features, seed)

@@ -148,11 +148,11 @@ class Canonicalization:
                 found.append(canonicalizer(images).images.flatten(1).cpu())
         return torch.cat(found).numpy() if found else features
 
-    def aligned(self, model: nn.Module, features: Array, labels: Array) -> Array:
-        """The features (n, d), each in the pose in which a frozen model is least surprised.
+    def surprise(self, model: nn.Module, features: Array, labels: Array) -> Array:
+        """A frozen model's loss on every image undone by every element, (order, n), nats.
 
-        By the model's loss on the firm's own labels (n,): what a firm can do whose images are not
-        upright, and which has nobody's upright ones. It takes a pass an element of the group.
+        Args:
+            features: (n, d); labels: the firm's own classes, (n,).
         """
         device = self.training.torch_device
         model.to(device).eval()
@@ -167,8 +167,19 @@ class Canonicalization:
                 told = model(orbit.flatten(0, 1).flatten(1))
                 again = classes.to(device).repeat(self.group.order)
                 loss = functional.cross_entropy(told, again, reduction="none")
-                best = loss.view(self.group.order, -1).argmin(0)
-                found.append(orbit[best, torch.arange(len(part))].flatten(1).cpu())
+                found.append(loss.view(self.group.order, -1).cpu())
+        return torch.cat(found, 1).numpy() if found else np.empty((self.group.order, 0))
+
+    def undone(self, features: Array, element: Array) -> Array:
+        """Every image (n, d) undone by its own element, (n,)."""
+        found = []
+        for part, k in zip(
+            torch.split(torch.from_numpy(features), BATCH),
+            torch.split(torch.from_numpy(element), BATCH),
+            strict=True,
+        ):
+            images = as_images(part, self.channels)
+            found.append(self.group.act(images, self.group.inverse(k)).flatten(1))
         return torch.cat(found).numpy() if found else features
 
 
