@@ -141,6 +141,14 @@ class Firm:
                 f"{where}.adopts is 'canonical', and {where}.canonicalizer has one pose; legal are "
                 "two or more. Set canonicalizer=turns."
             )
+        poses = self.canonicalizer
+        tries = self.adopts in ("canonical", "judge") and poses is not None and not poses.idle
+        if tries and poses is not None and not poses.shareable:
+            raise FedpactError(
+                f"{where}.canonicalizer scores by {type(poses.scorer).__name__}, which is not "
+                "trained but shown its maker's upright images; an offered model comes without "
+                "them. Use scorer=scalar."
+            )
         if isinstance(self.backbone, Canonical) and (
             self.adopts not in ("published", "best") or (self.gate is not None and self.gate.checks)
         ):

@@ -8,6 +8,7 @@ from typing import Any, final
 
 import numpy as np
 
+from parties.backbones.canonical import Canonical, Frozen
 from parties.datasets import Dataset
 from parties.exchange import Array, Declaration, Enrol, FedpactError
 from parties.firm import Firm, Memory
@@ -122,7 +123,16 @@ class Study:
 
     def hashes(self) -> dict[str, str]:
         """File -> sha256 of all data that the firms read."""
-        return {k: v for name in self.names for k, v in self.firms[name].dataset.hashes().items()}
+        found = {k: v for name in self.names for k, v in self.firms[name].dataset.hashes().items()}
+        for frozen in self._frozen:
+            found |= frozen.hashes()
+        return found
+
+    @property
+    def _frozen(self) -> list[Frozen]:
+        """The models that firms reuse and nobody trains here."""
+        backbones = [self.firms[name].backbone for name in self.names]
+        return [b.frozen for b in backbones if isinstance(b, Canonical)]
 
     @property
     def _anyone(self) -> Dataset:
@@ -174,10 +184,47 @@ class Study:
                         "for all of them."
                     )
 
+    def _check_frozen(self) -> None:
+        """A frozen model has the firms' classes, and has seen nobody they are judged by."""
+        for name in self.names:
+            firm = self.firms[name]
+            if not isinstance(firm.backbone, Canonical):
+                continue
+            frozen = firm.backbone.frozen
+            if frozen.weights is not None:
+                frozen.module()  # refuses a file of another model
+                continue
+            if type(frozen.dataset) is not type(firm.dataset):
+                continue
+            known = frozen.dataset.split(frozen.seed).training.ids
+            for seed in self.seeds:
+                split = firm.dataset.split(seed)
+                judged = [part.ids for part in (split.common, split.held_out) if part is not None]
+                if any(np.isin(ids, known).any() for ids in judged):
+                    raise FedpactError(
+                        f"The frozen model of {name} was trained on cases that judge it under seed "
+                        f"{seed}. Give both the same test part, the same in every seed "
+                        "(dataset.test_seed=0 with digits), or other data to freeze it on."
+                    )
+
+    def _check_poses(self) -> None:
+        """A canonicalizer that a firm would try takes its images."""
+        for name in self.names:
+            firm = self.firms[name]
+            poses = firm.canonicalizer
+            if firm.adopts in ("canonical", "judge") and poses is not None and not poses.idle:
+                poses.build(firm.dataset.split(self.seeds[0]).training.features.shape[1], 0)
+
     def _check_cards(self) -> None:
         """A donor gives its model, and the model has a layer to take a profile card of."""
         for name in self.strategy.trainers(self.names):
             firm = self.firms[name]
+            if isinstance(firm.backbone, Canonical):
+                raise FedpactError(
+                    f"parties.{name}.backbone is canonical and the strategy sends profile cards, "
+                    "which tell of classes; a scorer of poses is shared without. Use "
+                    "strategy=fedavg."
+                )
             if not firm.contributes:
                 raise FedpactError(
                     f"parties.{name} is the donor and does not contribute. Let it, or name another "
@@ -268,6 +315,8 @@ class Study:
                 )
         if self.strategy.wants_card:
             self._check_cards()
+        self._check_poses()
+        self._check_frozen()
         shapes = {name: dict(d.tensors) for name, d in self.declarations().items()}
         first = self.names[0]
         for name in self.names:

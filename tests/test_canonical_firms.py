@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from functools import cache
@@ -63,7 +64,7 @@ def a_backbone() -> Canonical:
 
 
 def a_firm(client: int, **changes: Any) -> Firm:
-    data = Digits(client, 2, ClassBlocks(), common=Turns(), test_share=0.3)
+    data = Digits(client, 2, ClassBlocks(), common=Turns(), test_share=0.3, test_seed=0)
     firm = Firm(f"firm_{client}", data, a_backbone(), TRAINING)
     return replace(firm, **changes)
 
@@ -236,6 +237,17 @@ def test_only_scorers_and_poses_cross(sharing: tuple[Path, RecordingGrid]) -> No
         (("parties.firm_0.adopts=best", "parties.firm_0.kept_back=0.2"), "adopts is best"),
         (("canonicalizer=none",), "legal is a scorer that is trained and two poses"),
         (("market=loans",), "game|Contest|contested|clients"),
+        (
+            ("parties.firm_0.dataset.test_seed=null",),
+            "trained on cases that judge it under seed 1",
+        ),
+        (("canonicalizer.refine=2",), "canonicalizer.refine is 2; firms tell"),
+        (("canonicalizer.realign=1",), "canonicalizer.realign is 1; firms tell"),
+        (("backbone.frozen.seed=-1",), "frozen.seed is -1; legal"),
+        (
+            ("strategy=donor", "strategy.rounds=1", "strategy.local_epochs=0"),
+            "a scorer of poses is shared without",
+        ),
     ],
 )
 def test_a_study_of_poses_that_cannot_be_is_refused(
@@ -272,6 +284,37 @@ def test_a_backbone_of_poses_needs_a_scorer_that_can_be_shared() -> None:
             Canonical(frozen, how)
     with pytest.raises(FedpactError, match="Freeze a model of the same classes"):
         a_backbone().build(64, 3, 0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (("scorer=neighbours",), "an offered model comes without"),
+        (("canonicalizer.channels=3",), "64 features are no square images of 3"),
+    ],
+)
+@pytest.mark.parametrize("adopts", ["canonical", "judge"])
+def test_poses_that_a_firm_could_not_try_are_refused_before_the_first_epoch(
+    adopts: str, overrides: tuple[str, ...], problem: str
+) -> None:
+    cast = ("compare=none", "canonicalizer=turns", f"parties.firm_1.adopts={adopts}")
+    with pytest.raises(FedpactError, match=problem):
+        study_of(plain("experiment=reuse_images", *cast, *overrides))
+
+
+def test_the_frozen_models_data_are_in_the_provenance(tmp_path: Path) -> None:
+    study = study_of(plain(*SIZES))
+    assert study.hashes() == a_backbone().frozen.hashes()  # digits, both
+    (tmp_path / "w.safetensors").write_bytes(b"abc")
+    named = replace(a_backbone().frozen, weights=str(tmp_path / "w.safetensors"))
+    assert named.hashes() == {"w.safetensors": hashlib.sha256(b"abc").hexdigest()}
+
+
+def test_a_frozen_model_that_cannot_be_kept_says_where(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FEDPACT_FROZEN", str(tmp_path / "file"))
+    with pytest.raises(FedpactError, match="FEDPACT_FROZEN"):
+        Frozen(Mlp((8,)), Digits(0, 1), Training(epochs=1), seed=5).module()
 
 
 def test_a_firm_of_poses_is_not_judged_as_a_classifier() -> None:

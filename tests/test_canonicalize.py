@@ -227,6 +227,15 @@ def test_two_calls_that_interleave_do_not_disturb_each_other() -> None:
 
 
 @pytest.mark.parametrize("group", [Group(4), Group(8), Group(4, mirrors=True)], ids=name)
+@pytest.mark.parametrize("top", [1, 3])
+def test_a_backbone_serves_no_image_and_one(group: Group, top: int) -> None:
+    canonicalizer = a_canonicalizer(group, Scalar((4,)), 1, 9)
+    model = CanonicalBackbone(nn.Linear(81, 5), canonicalizer, 1, top).eval()
+    for count in (0, 1):
+        assert model(some_images(1, 9, count).flatten(1)).shape == (count, 5)
+
+
+@pytest.mark.parametrize("group", [Group(4), Group(8), Group(4, mirrors=True)], ids=name)
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_empty_and_odd_batches_and_half_precision_are_served(group: Group, count: int) -> None:
     for recipe in (*SCORERS, Classifier((4, 8))):
@@ -323,6 +332,28 @@ def test_a_threshold_for_an_accuracy_errs_as_seldom_as_it_says() -> None:
     assert failures / 300 <= 0.1 + 0.04
     assert threshold_for_accuracy(np.arange(50.0), np.zeros(50, bool), 0.5) is None
     assert threshold_for_accuracy(np.arange(5.0), np.ones(5, bool), 0.9) is None
+    assert threshold_for_accuracy(np.empty(0), np.empty(0, bool), 0.9) is None
+    # Margins that say nothing, and a model that is good enough for all: few errors end nothing.
+    found = [
+        threshold_for_accuracy(rng.random(2000), rng.random(2000) < 0.97, 0.9) for _ in range(50)
+    ]
+    assert np.mean([t is not None and t < 0.1 for t in found]) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("margins", "required", "confidence"),
+    [
+        ([1.0], 0.9, 0.95),
+        ([1.0, np.nan], 0.9, 0.95),
+        ([1.0, 2.0], 1.5, 0.95),
+        ([1.0, 2.0], 0.9, 1.0),
+    ],
+)
+def test_a_threshold_that_cannot_be_is_refused(
+    margins: list[float], required: float, confidence: float
+) -> None:
+    with pytest.raises(FedpactError, match="legal"):
+        threshold_for_accuracy(np.array(margins), np.ones(2, bool), required, confidence)
 
 
 # ------------------------------------------------------------------------------ what is learnt
@@ -475,6 +506,24 @@ def test_realignment_repairs_data_of_which_some_are_turned(
     assert found[1][1] >= found[0][1] - 0.02
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_one_look_learns_every_pose_however_small_the_batches(
+    batch: int, digits: tuple[np.ndarray, ...]
+) -> None:
+    group = Group(8)
+    training = Training(epochs=3, batch_size=batch, learning_rate=0.01, momentum=0.9)
+    how = Canonicalization(group, Classifier((16, 32)), training)
+    canonicalizer = how.build(64, 0)
+    how.fit(canonicalizer, digits[0][:600], 0)
+    images = torch.from_numpy(digits[2]).view(-1, 1, 8, 8)
+    canonicalizer.eval()
+    for k in range(group.order):
+        by = torch.full((len(images),), k)
+        with torch.inference_mode():
+            told = canonicalizer.scores(group.act(images, by)).argmax(1)
+        assert (told == by).float().mean() > 0.4
+
+
 def test_only_the_scorer_has_tensors_to_share() -> None:
     how = Canonicalization(Group(4), Scalar((4,)), TRAINING)
     poses = Poses(how.build(64, 0), 1)
@@ -499,6 +548,8 @@ def test_a_training_free_scorer_without_a_model_is_refused() -> None:
         ({"top": 5}, "canonicalizer.top is 5; legal are 1 to 4"),
         ({"top": 2, "refine": 1}, "are both set"),
         ({"gate": float("inf")}, "canonicalizer.gate is inf"),
+        ({"gate": 1.0, "refine": 1}, "no angle to refine"),
+        ({"gate": 1.0, "top": 2}, "has one pose"),
         ({"scorer": Classifier(), "refine": 1}, "tells poses at one look"),
     ],
 )
@@ -567,13 +618,13 @@ def test_a_frozen_model_reads_enlarged_digits_again(
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: Scales(1.0), "group.factor is 1.0; legal is a number above 1"),
-        (lambda: Scales(steps=0), "group.steps is 0"),
-        (lambda: Scales(padding="wrap"), "group.padding is 'wrap'"),
+        (lambda: Scales(1.0), "canonicalizer.group.factor is 1.0; legal is a number above 1"),
+        (lambda: Scales(steps=0), "canonicalizer.group.steps is 0"),
+        (lambda: Scales(padding="wrap"), "canonicalizer.group.padding is 'wrap'"),
         (lambda: Canonicalization(SCALES, Scalar(), TRAINING, refine=1), "has no angles"),
         (lambda: ordered(torch.zeros(2, 3)), "2 dimensions"),
         (lambda: ordered(torch.zeros(1, 2, 3), "random"), "legal are hilbert, lexicographic"),
-        (lambda: ordered(torch.zeros(1, 2, 3), bits=21), "legal are 1 to 20"),
+        (lambda: ordered(torch.zeros(1, 2, 3), bits=21), "legal are 1 to 17"),
         (lambda: signed(torch.zeros(3)), "legal is"),
     ],
 )
@@ -604,6 +655,13 @@ def test_a_set_has_one_order_whatever_the_order_of_its_rows(
     assert torch.equal(one.restore(one.sets), sets)
     assert torch.equal(two.restore(two.sets), shuffled)
     assert torch.equal(one.restore(one.sets.sum(-1)), sets.sum(-1))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_rows_on_a_line_are_ordered_along_it_in_any_precision(dtype: torch.dtype) -> None:
+    line = torch.arange(1, 9, dtype=dtype)[None, :, None]
+    for bits in (3, 10, 40):
+        assert torch.equal(ordered(line, bits=bits).sets, line)
 
 
 @given(seed=st.integers(0, 2**31))

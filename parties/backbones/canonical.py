@@ -47,11 +47,23 @@ class Frozen:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
+        if not whole or self.seed < 0:
+            raise FedpactError(
+                f"backbone.frozen.seed is {self.seed!r}; legal is a whole number >= 0."
+            )
         if self.weights is not None and not Path(self.weights).is_file():
             raise FedpactError(
-                f"frozen.weights is {self.weights!r}, and there is no such file; legal is a "
-                "safetensors file, or null to train the model on frozen.dataset."
+                f"backbone.frozen.weights is {self.weights!r}, and there is no such file; legal "
+                "is a safetensors file, or null to train the model on backbone.frozen.dataset."
             )
+
+    def hashes(self) -> dict[str, str]:
+        """File name -> sha256 of what the model is made of."""
+        if self.weights is None:
+            return self.dataset.hashes()
+        content = Path(self.weights).read_bytes()
+        return {Path(self.weights).name: hashlib.sha256(content).hexdigest()}
 
     def module(self) -> nn.Module:
         """The trained module, in eval mode; the same object for every caller of this process."""
@@ -73,7 +85,7 @@ def _module(frozen: Frozen) -> nn.Module:
     except (SafetensorError, RuntimeError, OSError) as fault:
         raise FedpactError(
             f"{path} does not hold the tensors of {frozen.backbone} ({fault}). Name another file "
-            "with frozen.weights, or remove this one to have the model trained again."
+            "with backbone.frozen.weights, or remove this one to have the model trained again."
         ) from fault
     for parameter in module.parameters():
         parameter.requires_grad_(False)
@@ -91,8 +103,14 @@ def _kept(frozen: Frozen, features: Array, labels: Array) -> Path:
 
 def _keep(path: Path, arrays: dict[str, Array]) -> None:
     """Write it whole: another process may be about to do the same."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    except OSError as fault:
+        raise FedpactError(
+            f"The frozen model cannot be kept in {path.parent} ({fault.strerror}); legal is a "
+            f"folder that may be written to. Name one with the environment's {VARIABLE}."
+        ) from fault
     os.close(handle)
     try:
         save_file(arrays, name)
@@ -107,8 +125,10 @@ class Canonical(Backbone):
     """The frozen model's classes of images that were brought into their canonical pose.
 
     The module that is trained, shared and combined is the scorer of poses: it learns without
-    labels, on images that are upright. What a firm tells of a client is the probability of each
-    pose; such opinions are pooled by adding scores.
+    labels, on images that are upright, as the firm trains (`parties.NAME.training`; the
+    canonicalizer's own is not used). What a firm tells of a client is the probability of each pose;
+    such opinions are pooled by adding scores. A pass over one example is one of the scorer, over
+    all of its poses.
 
     Args:
         frozen: the model.
@@ -119,6 +139,14 @@ class Canonical(Backbone):
     canonicalizer: Canonicalization
 
     def __post_init__(self) -> None:
+        for name in ("refine", "gate", "top", "realign"):
+            value, plain = getattr(self.canonicalizer, name), int(name == "top")
+            if value != plain:
+                raise FedpactError(
+                    f"backbone.canonicalizer.{name} is {value}; firms tell each other of the poses "
+                    f"of the group and of no others, and legal is {plain}. Set "
+                    f"canonicalizer.{name}={plain}."
+                )
         if not self.canonicalizer.shareable:
             scorer, order = self.canonicalizer.scorer, self.canonicalizer.group.order
             raise FedpactError(

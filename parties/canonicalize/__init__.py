@@ -67,7 +67,12 @@ class Canonicalizer(nn.Module):
         if refine and isinstance(scorer, OnePass):
             raise FedpactError(
                 "canonicalizer.refine is set, and the scorer tells poses at one look; legal is 0 "
-                "there. Use a scorer of images, such as canonicalizer=scalar."
+                "there. Use a scorer of images, such as scorer=scalar."
+            )
+        if refine and gate:
+            raise FedpactError(
+                "canonicalizer.gate and canonicalizer.refine are both set; an image that is left "
+                "alone has no angle to refine. Set one of them to 0."
             )
         self.group, self.scorer, self.refine, self.gate = group, scorer, refine, gate
 

@@ -42,6 +42,11 @@ class CanonicalBackbone(nn.Module):
                 "canonicalizer.top and canonicalizer.refine are both set; a refined pose is one. "
                 "Set canonicalizer.top=1."
             )
+        if top > 1 and canonicalizer.gate:
+            raise FedpactError(
+                "canonicalizer.top and canonicalizer.gate are both set; an image that is left "
+                "alone has one pose. Set canonicalizer.top=1, or canonicalizer.gate=0."
+            )
         self.backbone, self.canonicalizer = backbone, canonicalizer
         self.channels, self.top = channels, top
 
@@ -55,7 +60,8 @@ class CanonicalBackbone(nn.Module):
         weights = best.values.softmax(1).T  # (top, n)
         group = self.canonicalizer.group
         frames = torch.cat([group.act(images, group.inverse(k)) for k in best.indices.T])
-        told = self._read(frames, inputs).log_softmax(-1).reshape(self.top, images.shape[0], -1)
+        told = self._read(frames, inputs).log_softmax(-1)
+        told = told.reshape(self.top, images.shape[0], told.shape[-1])
         return torch.logsumexp(told + weights.log()[..., None], 0)
 
     def _read(self, images: Tensor, inputs: Tensor) -> Tensor:

@@ -108,18 +108,20 @@ class Group(Moves):
     def __post_init__(self) -> None:
         if not isinstance(self.turns, int) or isinstance(self.turns, bool):
             raise FedpactError(
-                f"group.turns is {self.turns!r}; legal is a whole number, such as 4."
+                f"canonicalizer.group.turns is {self.turns!r}; legal is a whole number, such as 4."
             )
         if not 1 <= self.turns <= MOST:
             raise FedpactError(
-                f"group.turns is {self.turns}; legal are 1 to {MOST}. For any angle use turns=24 "
-                "and refine=2."
+                f"canonicalizer.group.turns is {self.turns}; legal are 1 to {MOST} poses a circle. "
+                "For any angle use turns=24 and refine=2."
             )
         if not isinstance(self.mirrors, bool):
-            raise FedpactError(f"group.mirrors is {self.mirrors!r}; legal are true and false.")
+            raise FedpactError(
+                f"canonicalizer.group.mirrors is {self.mirrors!r}; legal are true and false."
+            )
         if self.padding not in PADDINGS:
             raise FedpactError(
-                f"group.padding is {self.padding!r}; legal are {', '.join(PADDINGS)}."
+                f"canonicalizer.group.padding is {self.padding!r}; legal are {', '.join(PADDINGS)}."
             )
 
     @property

@@ -20,7 +20,8 @@ RIDGE = 1e-2  # of the covariance's mean variance: features are fewer than cases
 class Known(Scorer):
     """A scorer that is not trained: it is shown upright images and the frozen model once.
 
-    What it remembers is made of single images, or of few: it is not for sharing.
+    What it remembers is made of single images, or of few: it is not for sharing, and not among its
+    tensors. It serves one caller at a time.
     """
 
     def learn(self, model: nn.Module, images: Tensor, labels: Tensor, flat: bool) -> None:
@@ -49,7 +50,7 @@ class Body(nn.Module):
         if not heads:
             raise FedpactError(
                 "The model has no linear layer, so that nobody knows its features. Use "
-                "canonicalizer=scalar, which needs none."
+                "scorer=scalar, which needs none."
             )
         self.model, self._head, self._flat = model, heads[-1], flat
 

@@ -89,8 +89,17 @@ def put_behind(recipe: Canonicalization, model: nn.Module, aligned: Aligned, see
     canonicalizer = recipe.build(features.shape[1], seed)
     losses = recipe.fit(canonicalizer, features, seed)
     share = scoring_share(recipe, model, features.shape[1])
-    trained = math.ceil(len(losses) * len(features) * share)
+    # Every realignment looks at all images once, which is about a third of training on them.
+    times = len(losses) + recipe.realign / 3
+    trained = math.ceil(times * len(features) * share)
     return Behind(recipe.behind(model, canonicalizer), aligned.passes + trained)
+
+
+def most_passes(recipe: Canonicalization, model: nn.Module, inputs: int, count: int) -> int:
+    """Training passes of the model that aligning `count` images and training a scorer may take."""
+    times = recipe.training.epochs * (1 + recipe.realign) + recipe.realign / 3
+    share = scoring_share(recipe, model, inputs)
+    return math.ceil((times * share + (recipe.group.order + 2) / 3) * count)
 
 
 def scoring_share(recipe: Canonicalization, model: nn.Module, inputs: int) -> float:
@@ -99,7 +108,9 @@ def scoring_share(recipe: Canonicalization, model: nn.Module, inputs: int) -> fl
     device = recipe.training.torch_device
     example = torch.zeros(1, inputs, device=device)
     as_images(example, recipe.channels)  # says what is wrong where it is no image
+    training = model.training
     scorer, own = (_multiplications(m.to(device).eval(), example) for m in (poses, model))
+    model.train(training)
     return scorer / max(own, 1)
 
 

@@ -108,7 +108,7 @@ class Canonicalization:
             if model is None or labels is None:
                 raise FedpactError(
                     f"{type(self.scorer).__name__} scores by a frozen model and labelled upright "
-                    "images, and was given none. Use canonicalizer=scalar, which needs neither."
+                    "images, and was given none. Use scorer=scalar, which needs neither."
                 )
             device = self.training.torch_device
             images = as_images(torch.from_numpy(features), self.channels).to(device)
@@ -209,8 +209,13 @@ class Poses(nn.Module):
         canonicalizer, images = poses.canonicalizer, as_images(features, poses._channels)
         group, scorer = canonicalizer.group, canonicalizer.scorer
         if isinstance(scorer, OnePass):
-            # Each is moved by another element; which image gets which, the shuffling decides.
-            moved = torch.arange(len(images), device=images.device) % group.order
+            if images.shape[0] < 2:  # batch normalization needs two
+                images = images.repeat(group.order, 1, 1, 1)
+            # Each is moved by another element; which image gets which, the shuffling decides, and
+            # in batches too small for all elements the batch with which one to begin.
+            few = images.shape[0] < group.order
+            first = (1000 * images.abs().sum()).long() if few else 0
+            moved = (torch.arange(images.shape[0], device=images.device) + first) % group.order
             return functional.cross_entropy(scorer(group.act(images, moved)), moved)
         orbit = group.orbit(images)
         scores = scorer(orbit.flatten(0, 1)).view(group.order, -1).T

@@ -38,17 +38,18 @@ class Scales(Moves):
         number = isinstance(self.factor, int | float) and not isinstance(self.factor, bool)
         if not number or not 1 < self.factor <= 4:
             raise FedpactError(
-                f"group.factor is {self.factor!r}; legal is a number above 1, up to 4. Set "
-                "group.factor=1.25."
+                f"canonicalizer.group.factor is {self.factor!r}; legal is a number above 1, up "
+                "to 4. Set canonicalizer.group.factor=1.25."
             )
         whole = isinstance(self.steps, int) and not isinstance(self.steps, bool)
         if not whole or not 1 <= self.steps <= MOST_STEPS:
             raise FedpactError(
-                f"group.steps is {self.steps!r}; legal is a whole number from 1 to {MOST_STEPS}."
+                f"canonicalizer.group.steps is {self.steps!r}; legal is a whole number from 1 "
+                f"to {MOST_STEPS}."
             )
         if self.padding not in PADDINGS:
             raise FedpactError(
-                f"group.padding is {self.padding!r}; legal are {', '.join(PADDINGS)}."
+                f"canonicalizer.group.padding is {self.padding!r}; legal are {', '.join(PADDINGS)}."
             )
 
     @property

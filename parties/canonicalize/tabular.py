@@ -10,7 +10,7 @@ from torch import Tensor
 from parties.exchange import FedpactError
 
 ORDERS = ("hilbert", "lexicographic")
-MOST_BITS = 62
+MOST_BITS = 52  # a float64 holds whole numbers up to 2^53
 
 
 class Ordered(NamedTuple):
@@ -37,7 +37,7 @@ def ordered(sets: Tensor, order: str = "hilbert", bits: int = 10) -> Ordered:
         order: "lexicographic": by the first column, then the second, ...; "hilbert": along a
             Hilbert curve through the set's own bounding box, which keeps near rows near, and rows
             of one cell in lexicographic order.
-        bits: cells a column, 2^bits; bits * d is at most 62.
+        bits: cells a column, 2^bits; bits * d is at most 52.
 
     References:
         Skilling, Programming the Hilbert curve, AIP Conf. Proc. 707 (2004).
@@ -45,8 +45,11 @@ def ordered(sets: Tensor, order: str = "hilbert", bits: int = 10) -> Ordered:
     >>> ordered(torch.tensor([[[3.0], [1.0], [2.0]]])).sets.flatten().tolist()
     [1.0, 2.0, 3.0]
     """
-    if sets.ndim != 3:
-        raise FedpactError(f"sets have {sets.ndim} dimensions; legal is (n, rows, columns).")
+    if sets.ndim != 3 or not sets.shape[-1]:
+        raise FedpactError(
+            f"sets have {sets.ndim} dimensions, {tuple(sets.shape)}; legal is (n, rows, columns) "
+            "with a column or more."
+        )
     if order not in ORDERS:
         raise FedpactError(f"order is {order!r}; legal are {', '.join(ORDERS)}.")
     n, m, d = sets.shape
@@ -60,9 +63,11 @@ def ordered(sets: Tensor, order: str = "hilbert", bits: int = 10) -> Ordered:
                 "it, or use order=lexicographic."
             )
         if m:
-            low, high = sets.amin(1, keepdim=True), sets.amax(1, keepdim=True)
+            exact = sets.double()  # half precision has fewer numbers than there are cells
+            low, high = exact.amin(1, keepdim=True), exact.amax(1, keepdim=True)
             span = torch.where(high > low, high - low, torch.ones_like(low))
-            cells = ((sets - low) / span * (2**bits - 1)).round().long()
+            top = 2**bits - 1
+            cells = ((exact - low) / span * top).round().long().clamp(0, top)
             keys.append(hilbert_index(cells, bits))
     for key in keys:
         again = key.gather(1, places).argsort(dim=1, stable=True)

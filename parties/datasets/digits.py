@@ -18,17 +18,19 @@ from parties.exchange import Array, FedpactError
 @final
 @dataclass(frozen=True)
 class Digits(PoolPart):
-    """One firm's handwritten digits: 64 pixels, 10 classes. The test part is drawn every seed.
+    """One firm's handwritten digits: 64 pixels, 10 classes. The test part is drawn by the seed.
 
     Args:
         client, clients, partition, shift: see `PoolPart`.
-        test_share: share of every class that is held out, drawn by the seed.
+        test_share: share of every class that is held out.
+        test_seed: which draw of it; None: another for every seed of the study.
 
     References:
         Alpaydin & Kaynak, UCI data set 80, doi 10.24432/C50P49; scikit-learn's `load_digits`.
     """
 
     test_share: float = 0.2
+    test_seed: int | None = None
 
     classes = 10
 
@@ -41,6 +43,14 @@ class Digits(PoolPart):
                 "Set dataset.test_share=0.2."
             )
 
+        drawn = self.test_seed
+        whole = isinstance(drawn, int) and not isinstance(drawn, bool)
+        if drawn is not None and not (whole and drawn >= 0):
+            raise FedpactError(
+                f"dataset.test_seed is {drawn!r}; legal is a whole number >= 0, and null for a "
+                "test part of each seed's own."
+            )
+
     def hashes(self) -> dict[str, str]:
         pool = _pool()
         content = pool.pixels.tobytes() + pool.labels.tobytes()
@@ -50,7 +60,8 @@ class Digits(PoolPart):
         return _pool()
 
     def rows(self, seed: int) -> tuple[Array, Array]:
-        rng = np.random.default_rng([seed, crc32(b"digits")])
+        drawn = seed if self.test_seed is None else self.test_seed
+        rng = np.random.default_rng([drawn, crc32(b"digits")])
         tested = np.zeros(len(_pool().labels), bool)
         for label in range(self.classes):
             members = rng.permutation(np.flatnonzero(_pool().labels == label))

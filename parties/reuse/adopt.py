@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from parties.canonicalize.backbone import CanonicalBackbone
-from parties.canonicalize.offered import align, put_behind, scoring_share
+from parties.canonicalize.offered import align, most_passes, put_behind, scoring_share
 from parties.canonicalize.recipe import Canonicalization
 from parties.datasets import Examples
 from parties.energy import Spent
@@ -89,7 +89,7 @@ class Adopter:
                 seen = Target(self._canonical(behind), self.fit.labels)
                 again = self.judge.scores(module, source, seen, rng)
                 measures |= {f"{name}_canonical": s.value for name, s in again.items()}
-                looked += (len(again) + 1) * min(len(self.fit.ids), MOST)
+                looked += (len(again) + 1) * min(len(self.fit.ids), MOST) + len(self.fit.ids)
         probing = decision in (PROBE, ABSTAIN)
         if probing:  # three passes over what is kept back, and the stopping rule's
             decision = self._probe(module)
@@ -115,8 +115,10 @@ class Adopter:
         recipe, examples = self.canonicalizer, self.fit
         if recipe is None or recipe.idle:
             return None, 0
-        share = scoring_share(recipe, module, examples.features.shape[1])
-        if forecast is not None and forecast[2] <= recipe.training.epochs * share:
+        inputs, count = examples.features.shape[1], len(examples.ids)
+        share = scoring_share(recipe, module, inputs)
+        most = most_passes(recipe, module, inputs, count)
+        if forecast is not None and forecast[2] * count <= most:
             return None, 0
         aligned = align(recipe, module, examples.features, examples.labels)
         if aligned.accuracy < self.judge.required:

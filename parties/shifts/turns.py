@@ -10,7 +10,7 @@ from zlib import crc32
 import numpy as np
 import torch
 
-from parties.canonicalize.groups import Group
+from parties.canonicalize.groups import MOST, Group
 from parties.exchange import Array, FedpactError
 from parties.shifts import Shift
 
@@ -29,7 +29,12 @@ class Turns(Shift):
     mirrors: bool = False
 
     def __post_init__(self) -> None:
-        Group(self.turns, self.mirrors)  # refuses what is no group
+        whole = isinstance(self.turns, int) and not isinstance(self.turns, bool)
+        if not whole or not 1 <= self.turns <= MOST or not isinstance(self.mirrors, bool):
+            raise FedpactError(
+                f"shift.turns is {self.turns!r} and shift.mirrors {self.mirrors!r}; legal are a "
+                f"whole number from 1 to {MOST}, and true or false. Set shift.turns=4."
+            )
 
     def apply(self, features: Array, ids: Array, client: int, clients: int, seed: int) -> Array:
         side = math.isqrt(features.shape[1])
