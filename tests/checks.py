@@ -192,7 +192,7 @@ def check_backbone(backbone: Backbone) -> None:
         assert torch.equal(before, torch.random.get_rng_state())
         poses = isinstance(backbone, Canonical)  # its module tells poses, not classes
         told = backbone.canonicalizer.group.order if poses else classes
-        assert first(torch.zeros(4, inputs)).shape == (4, told)
+        assert first.eval()(torch.zeros(4, inputs)).shape == (4, told)
         for name, value in weights_of(first).items():
             np.testing.assert_array_equal(value, weights_of(again)[name])
 
