@@ -262,6 +262,17 @@ def test_an_exported_canonical_backbone_says_the_same(group: Group, top: int) ->
             torch.testing.assert_close(program(given_), model(given_))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_canonical_backbone_is_one_graph_and_says_the_same() -> None:
+    canonicalizer = a_canonicalizer(Group(8), Scalar((4,)), 1, 8)
+    model = CanonicalBackbone(nn.Sequential(nn.Linear(64, 10)), canonicalizer, 1).eval()
+    # The graph is captured whole; it is not turned into machine code, which takes a minute.
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    inputs = some_images(1, 8, 6).flatten(1)
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled(inputs), model(inputs))
+
+
 def test_a_group_of_one_leaves_everything_as_it_is() -> None:
     canonicalizer = a_canonicalizer(Group(1), Scalar((4,)), 1, 8)
     images = some_images(1, 8)
