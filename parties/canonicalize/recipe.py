@@ -214,7 +214,7 @@ class Poses(nn.Module):
             # Each is moved by another element; which image gets which, the shuffling decides, and
             # in batches too small for all elements the batch with which one to begin.
             few = images.shape[0] < group.order
-            first = (1000 * images.abs().sum()).long() if few else 0
+            first = (1000 * images.double().abs().sum()).long() if few else 0
             moved = (torch.arange(images.shape[0], device=images.device) + first) % group.order
             return functional.cross_entropy(scorer(group.act(images, moved)), moved)
         orbit = group.orbit(images)
