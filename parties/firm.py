@@ -293,9 +293,7 @@ class Firm:
             if not np.array_equal(told.ids, cases.ids):
                 raise FedpactError(f"{self.name} was sent predictions for other clients.")
             opinions.append(told.probs)
-        classes = self.backbone.decide(
-            self.training, cases.features, self.dataset.classes, opinions
-        )
+        classes = self.backbone.decide(self.training, cases.features, opinions)
         return Served(cases.ids, classes, passes)
 
     def _measure(self, measure: Measure, memory: Memory) -> Scores:

@@ -158,7 +158,7 @@ class Models:
         if isinstance(model, nn.Module):  # made of a published one: a classifier as it stands
             return self.training.probabilities(model, features)
         module = load_weights(self.module(features, seed), model)
-        return self.backbone.probabilities(self.training, module, features, self.dataset.classes)
+        return self.backbone.probabilities(self.training, module, features)
 
     def opinion(self, arrays: dict[str, Array], features: Array, seed: int) -> Array:
         """What a model tells others of cases, (n, k) (`Backbone.opinion`)."""

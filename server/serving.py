@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import numpy as np
 
 from parties.exchange import Array, FedpactError, Predictions, Query, Serve, Served, Terms
 from server.market import CommonClients
 from server.outcome import Case, Nature, Outcome, Progress
 from server.rounds import Ask, barred
-from server.transport import Answers
-
-Kind = TypeVar("Kind")
 
 
 def serve(case: Case, terms: Terms, ask: Ask, nature: Nature, progress: Progress) -> Outcome:
@@ -66,21 +61,6 @@ def serve(case: Case, terms: Terms, ask: Ask, nature: Nature, progress: Progress
             for name, answer in served.items()
         },
     )
-
-
-def answer_of(answers: Answers, name: str, kind: type[Kind]) -> Kind:
-    """A firm's answer of this kind.
-
-    Raises:
-        FedpactError: it gave none.
-    """
-    answer = answers.usable.get(name)
-    if not isinstance(answer, kind):
-        raise FedpactError(
-            f"{name} gave no {kind.__name__} ({answers.refused.get(name, 'no answer')}), and a "
-            "contest needs both firms. Mend that firm and go on with resume=DIR."
-        )
-    return answer
 
 
 def same_clients(found: Array, expected: Array, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from parties.exchange import (
     Actions,
     Array,
     DecisionRule,
+    FedpactError,
     Measure,
     Play,
     Predictions,
@@ -38,7 +39,10 @@ from server.outcome import (
 )
 from server.rounds import Ask, barred, hold_rounds, no_deal
 from server.scores import auc, stacked
-from server.serving import answer_of, same_clients, serve
+from server.serving import same_clients, serve
+from server.transport import Answers
+
+Kind = TypeVar("Kind")
 
 
 def hold_session(
@@ -125,7 +129,7 @@ def _contest(
     }
     ids, truth = nature(case.seed, "contested")
     answers = ask(requests, len(case.firms))
-    actions = (answer_of(answers, first, Actions), answer_of(answers, second, Actions))
+    actions = (_of(answers, first, Actions), _of(answers, second, Actions))
     for name, acted in zip(case.firms, actions, strict=True):
         same_clients(acted.ids, ids, name)
     earned = market.settle((actions[0].actions, actions[1].actions), truth)
@@ -148,7 +152,7 @@ def _predictions(
 ) -> tuple[Predictions, Predictions]:
     query = Query(terms, case.seed, part)
     answers = ask(dict.fromkeys(case.firms, query), len(case.firms))
-    pair = tuple(answer_of(answers, name, Predictions) for name in case.firms)
+    pair = tuple(_of(answers, name, Predictions) for name in case.firms)
     for name, predictions in zip(case.firms, pair, strict=True):
         same_clients(predictions.ids, nature(case.seed, part)[0], name)
     return pair[0], pair[1]
@@ -260,3 +264,13 @@ def _adoption(case: Case, firm: str, adopted: str, report: ReuseReport) -> Adopt
 
 def _alone() -> Terms:
     return NoSharing().terms(0)
+
+
+def _of(answers: Answers, name: str, kind: type[Kind]) -> Kind:
+    answer = answers.usable.get(name)
+    if not isinstance(answer, kind):
+        raise FedpactError(
+            f"{name} gave no {kind.__name__} ({answers.refused.get(name, 'no answer')}), and a "
+            "contest needs both firms. Mend that firm and go on with resume=DIR."
+        )
+    return answer

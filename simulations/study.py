@@ -185,7 +185,7 @@ class Study:
                     )
 
     def _check_frozen(self) -> None:
-        """A frozen model has the firms' classes, and has seen nobody they are judged by."""
+        """A frozen model can be read, and has seen nobody whom firms are judged by."""
         for name in self.names:
             firm = self.firms[name]
             if not isinstance(firm.backbone, Canonical):

@@ -42,9 +42,7 @@ class Backbone(ABC):
 
     # -------------------------------------------------------------------- how it is read
 
-    def probabilities(
-        self, training: Training, module: nn.Module, features: Array, classes: int
-    ) -> Array:
+    def probabilities(self, training: Training, module: nn.Module, features: Array) -> Array:
         """Class probabilities (n, classes), float64."""
         return training.probabilities(module, features)
 
@@ -52,9 +50,7 @@ class Backbone(ABC):
         """What a firm tells others of a client, (n, k), rows summing to one: its class here."""
         return training.probabilities(module, features)
 
-    def decide(
-        self, training: Training, features: Array, classes: int, opinions: Sequence[Array]
-    ) -> Array:
+    def decide(self, training: Training, features: Array, opinions: Sequence[Array]) -> Array:
         """The class (n,) of each client, by one or more opinions (n, k) of it together.
 
         Opinions are pooled by the product of their probabilities.

@@ -18,14 +18,12 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
 from parties.backbones import Backbone, pooled
-from parties.canonicalize.backbone import as_images
 from parties.canonicalize.recipe import Canonicalization, Poses
 from parties.datasets import Dataset
 from parties.exchange import Array, FedpactError
 from parties.training import Training, load_weights, random_seed, weights_of
 
 VARIABLE = "FEDPACT_FROZEN"
-BATCH = 512
 
 
 @final
@@ -170,27 +168,12 @@ class Canonical(Backbone):
     def objective(self, module: nn.Module, features: Tensor, targets: Tensor) -> Tensor:
         return Poses.objective(module, features, targets)
 
-    def probabilities(
-        self, training: Training, module: nn.Module, features: Array, classes: int
-    ) -> Array:
+    def probabilities(self, training: Training, module: nn.Module, features: Array) -> Array:
         assert isinstance(module, Poses)
         behind = self.canonicalizer.behind(self.frozen.module(), module.canonicalizer)
         return training.probabilities(behind, features)
 
-    def decide(
-        self, training: Training, features: Array, classes: int, opinions: Sequence[Array]
-    ) -> Array:
-        element = torch.from_numpy(pooled(opinions).argmax(1))
-        group, device = self.canonicalizer.group, training.torch_device
-        model = self.frozen.module().to(device)
-        found = []
-        with torch.inference_mode():
-            for part, k in zip(
-                torch.split(torch.from_numpy(features), BATCH),
-                torch.split(element, BATCH),
-                strict=True,
-            ):
-                images = as_images(part.to(device), self.canonicalizer.channels)
-                upright = group.act(images, group.inverse(k.to(device)))
-                found.append(model(upright.flatten(1)).argmax(1).cpu())
-        return torch.cat(found).numpy()
+    def decide(self, training: Training, features: Array, opinions: Sequence[Array]) -> Array:
+        upright = self.canonicalizer.undone(features, pooled(opinions).argmax(1))
+        chosen: Array = training.probabilities(self.frozen.module(), upright).argmax(1)
+        return chosen

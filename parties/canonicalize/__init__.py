@@ -90,11 +90,6 @@ class Canonicalizer(nn.Module):
         """Score of every pose, (n, order), log odds."""
         return self._seen(images)[0]
 
-    def at(self, images: Tensor, element: Tensor) -> Canonical:
-        """The same with poses that are known, or found in another way (such as added scores)."""
-        scores, orbit = self._seen(images)
-        return self._posed(images, orbit, scores, element)
-
     def _seen(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         if isinstance(self.scorer, OnePass):
             return self.scorer(images), None

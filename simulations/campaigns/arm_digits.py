@@ -60,7 +60,7 @@ from parties.reuse.zero_shot import ZeroShot
 from parties.training import Training, random_seed, weights_of
 from simulations.campaigns import Campaign
 from simulations.campaigns.arm_table import write_report
-from simulations.campaigns.offered import ARCHITECTURES, Parts
+from simulations.campaigns.offered import ARCHITECTURES, Parts, check_offers
 from simulations.campaigns.retraining import accuracy, curve, first
 from simulations.campaigns.spoiled import SHIFTS
 from simulations.results import RunFolder, write_whole
@@ -125,25 +125,9 @@ class ArmDigits(Campaign):
     resamples: int = 1000
 
     def __post_init__(self) -> None:
-        for name in ("models", "shifts"):
-            value = getattr(self, name)
-            listed = [] if isinstance(value, str) else [str(v) for v in value]
-            if not listed or len(set(listed)) != len(listed):
-                raise FedpactError(
-                    f"campaign.{name} is {value!r}; legal is a list of different names. See "
-                    "conf/campaign/arm_digits.yaml for all."
-                )
-            object.__setattr__(self, name, tuple(listed))
-        for model in self.models:
-            architecture, _, seed = model.partition("-")
-            if architecture not in ARCHITECTURES or not seed.isdecimal():
-                raise FedpactError(
-                    f"campaign.models has {model!r}; legal are {', '.join(ARCHITECTURES)} with a "
-                    "seed, such as cnn-0."
-                )
-        for shift in self.shifts:
-            if shift not in SHIFTS:
-                raise FedpactError(f"campaign.shifts has {shift!r}; legal are {', '.join(SHIFTS)}.")
+        models, shifts = check_offers(self.models, self.shifts, SHIFTS)
+        object.__setattr__(self, "models", models)
+        object.__setattr__(self, "shifts", shifts)
         for name in ("longest", "source_epochs", "batch_size", "resamples"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:

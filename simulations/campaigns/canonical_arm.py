@@ -50,7 +50,7 @@ from parties.training import Training, random_seed
 from simulations.campaigns import Campaign
 from simulations.campaigns.canonical_arm_table import write_report
 from simulations.campaigns.canonical_fashion import one_thread, padded, trained_once
-from simulations.campaigns.offered import CLASSES, Parts
+from simulations.campaigns.offered import CLASSES, Parts, check_offers
 from simulations.campaigns.retraining import accuracy, curve, first
 from simulations.campaigns.spoiled import SHIFTS
 from simulations.results import RunFolder, write_whole
@@ -106,25 +106,9 @@ class CanonicalArm(Campaign):
     learning_rate: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("models", "shifts"):
-            value = getattr(self, name)
-            listed = [] if isinstance(value, str) else [str(v) for v in value]
-            if not listed or len(set(listed)) != len(listed):
-                raise FedpactError(
-                    f"campaign.{name} is {value!r}; legal is a list of different names. See "
-                    "conf/campaign/canonical_arm.yaml."
-                )
-            object.__setattr__(self, name, tuple(listed))
-        for model in self.models:
-            architecture, _, seed = model.partition("-")
-            if architecture not in ARCHITECTURES or not seed.isdecimal():
-                raise FedpactError(
-                    f"campaign.models has {model!r}; legal are {', '.join(ARCHITECTURES)} with a "
-                    "seed, such as cnn-0."
-                )
-        for shift in self.shifts:
-            if shift not in LEGAL:
-                raise FedpactError(f"campaign.shifts has {shift!r}; legal are {', '.join(LEGAL)}.")
+        models, shifts = check_offers(self.models, self.shifts, LEGAL)
+        object.__setattr__(self, "models", models)
+        object.__setattr__(self, "shifts", shifts)
         if not self.canonicalizer.shareable:
             raise FedpactError(
                 "campaign.canonicalizer has nothing that is trained, so that its maker has nothing "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import final
 
@@ -13,7 +13,7 @@ from torch import nn
 from parties.backbones.cnn import Cnn
 from parties.backbones.mlp import Mlp
 from parties.datasets.digits import Digits
-from parties.exchange import Array
+from parties.exchange import Array, FedpactError
 
 CLASSES = 10
 SOURCE_SHARE, TARGET_SHARE = 0.4, 0.378  # of the digits; the rest is held out
@@ -37,6 +37,36 @@ ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
     "cnn": lambda seed: Cnn((16, 32)).build(64, CLASSES, seed),
     "deep": _deep,
 }
+
+
+def check_offers(
+    models: object, shifts: object, legal: Collection[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The models, architecture-seed each, and the shifts of a campaign, as tuples.
+
+    Raises:
+        FedpactError: they are no lists of different names, or hold one that there is not.
+    """
+    found = []
+    for name, value in (("models", models), ("shifts", shifts)):
+        listed = [str(v) for v in value] if isinstance(value, list | tuple) else []
+        if not listed or len(set(listed)) != len(listed):
+            raise FedpactError(
+                f"campaign.{name} is {value!r}; legal is a list of different names. See the "
+                "campaign's file in conf/campaign/ for all."
+            )
+        found.append(tuple(listed))
+    for model in found[0]:
+        architecture, _, seed = model.partition("-")
+        if architecture not in ARCHITECTURES or not seed.isdecimal():
+            raise FedpactError(
+                f"campaign.models has {model!r}; legal are {', '.join(ARCHITECTURES)} with a "
+                "seed, such as cnn-0."
+            )
+    for shift in found[1]:
+        if shift not in legal:
+            raise FedpactError(f"campaign.shifts has {shift!r}; legal are {', '.join(legal)}.")
+    return found[0], found[1]
 
 
 @final
