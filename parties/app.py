@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, MutableMapping
+from typing import Protocol
 
 from flwr.app import Array as FlowerArray
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from parties.exchange import Answer, Array, Fault, Request, pack, unpack
-from parties.firm import Firm, Memory
+from parties.firm import Memory
 from parties.wire import read_record, write_record
 
 log = logging.getLogger("fedpact.firm")
 
 
-def client_app(firm_of: Callable[[Context], Firm]) -> ClientApp:
+class Answering(Protocol):
+    """Whoever answers requests: a `Firm`."""
+
+    def answer(self, request: Request, memory: Memory) -> Answer: ...
+
+
+def client_app(firm_of: Callable[[Context], Answering]) -> ClientApp:
     """A ClientApp that answers every request through the firm that `firm_of` finds."""
     app = ClientApp()
 

@@ -27,6 +27,7 @@ class Case:
         riders: firms that declared that they train on nothing for the others.
         participation: which firms train in a round.
         watch: every firm scores the published model after each round.
+        scored: scores of the models themselves (AUC) are taken where clients are contested.
     """
 
     seed: int
@@ -39,6 +40,7 @@ class Case:
     riders: tuple[str, ...] = ()
     participation: Participation = field(default_factory=Participation)
     watch: bool = False
+    scored: bool = True
 
     @property
     def name(self) -> str:
@@ -183,7 +185,6 @@ class Record(Protocol):
         ...
 
 
-@final
 class Unrecorded:
     """Notes nothing."""
 

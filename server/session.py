@@ -143,7 +143,7 @@ def _contest(
         table=table,
         belief=belief,
         maps=maps,
-        scores=_auc_scores(case.firms, validation, labels, shown, truth),
+        scores=_auc_scores(case.firms, validation, labels, shown, truth) if case.scored else {},
     )
 
 

@@ -87,6 +87,22 @@ class Answers:
         return "no firm was asked"
 
 
+def enough(answers: Answers, least: int) -> Answers:
+    """The answers, if they are enough; firms that are left out are named in the log.
+
+    Raises:
+        TooFewFirmsError: fewer than `least` usable answers and refusals.
+    """
+    for name, reason in sorted({**answers.faulty, **answers.silent}.items()):
+        log.warning("%s is left out of this round: %s", name, reason)
+    if len(answers.usable) + len(answers.refused) < least:
+        raise TooFewFirmsError(
+            f"{len(answers.usable)} usable answers, the round needs {least}: "
+            f"{answers.first_fault}. Mend that firm and go on with resume=DIR."
+        )
+    return answers
+
+
 class Transport:
     """The operator's way to its firms.
 
@@ -179,15 +195,7 @@ class Transport:
         answers = self._deliver(self._nodes, known, deadline)
         for name in sorted(set(requests) - set(known)):
             answers.silent[name] = "it never enrolled"
-        least = self._limits.minimum_firms if minimum is None else minimum
-        for name, reason in sorted({**answers.faulty, **answers.silent}.items()):
-            log.warning("%s is left out of this round: %s", name, reason)
-        if len(answers.usable) + len(answers.refused) < least:
-            raise TooFewFirmsError(
-                f"{len(answers.usable)} usable answers, the round needs {least}: "
-                f"{answers.first_fault}. Mend that firm and go on with resume=DIR."
-            )
-        return answers
+        return enough(answers, self._limits.minimum_firms if minimum is None else minimum)
 
     def _deliver(
         self, nodes: Mapping[str, int], requests: Mapping[str, Request], deadline: float

@@ -21,14 +21,15 @@ from parties.exchange import FedpactError
 from simulations.build import as_text, build
 from simulations.engines import Engine, Job
 from simulations.mistakes import explain
+from simulations.words import spelled_out
 
 # Not part of the study: they may differ when a run is resumed.
 OWN = ("run_dir", "resume", "format", "dry_run")
-FREE = ("engine", "limits", "format", "progress", "resume", "run_dir", "dry_run")
+FREE = ("engine", "limits", "format", "launch", "progress", "resume", "run_dir", "dry_run")
 
 
-def _run_dir(run_dir: Any, resume: Any, dry_run: Any, name: Any) -> str:
-    if dry_run:
+def _run_dir(run_dir: Any, resume: Any, dry_run: Any, name: Any, sweep: Any) -> str:
+    if dry_run or sweep:  # a sweep finds its place by what it holds
         return "."
     if resume or run_dir:
         return str(resume or run_dir)
@@ -41,25 +42,31 @@ def _run_dir(run_dir: Any, resume: Any, dry_run: Any, name: Any) -> str:
 OmegaConf.register_new_resolver("fedpact_run_dir", _run_dir, use_cache=True, replace=True)
 
 
-def hold(config: DictConfig, folder_path: Path, overrides: list[str]) -> None:
-    """Hold one study, or compare several, from the configuration to the last line on the screen."""
+def hold(config: DictConfig, folder_path: Path, overrides: list[str]) -> int:
+    """Hold what is asked for, from the configuration to the last line on the screen.
+
+    Returns:
+        The exit status: 1 where jobs of a sweep have failed.
+    """
     # Imported late: --help and mistakes in the configuration answer without loading torch.
     from simulations import terminal
     from simulations.results import RunFolder
     from simulations.study import study_of
 
     _check_words(config)
+    if OmegaConf.select(config, "sweep"):
+        return _sweep(config, overrides)
     if OmegaConf.select(config, "campaign"):
         _campaign(config, folder_path, overrides)
-        return
+        return 0
     if OmegaConf.select(config, "compare"):
         _compare(config, folder_path, overrides)
-        return
+        return 0
     if config["dry_run"]:
         study = study_of(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
         terminal.print_plan(study, build(config["engine"]), as_json=config["format"] == "json")
         terminal.print_folder(folder_path.resolve())
-        return
+        return 0
     verdict, spent = _hold_one(config, folder_path, overrides)
     folder = RunFolder(folder_path)
     if config["format"] == "json":
@@ -67,6 +74,7 @@ def hold(config: DictConfig, folder_path: Path, overrides: list[str]) -> None:
     else:
         terminal.print_verdict(verdict, folder, spent)
     terminal.print_folder(folder.path.resolve())
+    return 0
 
 
 def _hold_one(
@@ -114,6 +122,35 @@ def _hold_one(
         write_report(study, folder, verdict)
         log.info("done: %s", folder.path / "report.html")
     return verdict, spent
+
+
+def _sweep(config: DictConfig, overrides: list[str]) -> int:
+    """Hold many studies, a row each."""
+    from simulations import terminal
+    from simulations.results import RunFolder
+    from simulations.sweeps.command import folder_of, plan_lines, run_sweep, sweep_of
+
+    if config["resume"]:  # what it holds is what its first command said
+        first = RunFolder(Path(str(config["resume"]))).read_json("provenance.json")["overrides"]
+        overrides = [*first, *(w for w in overrides if not w.startswith("resume="))]
+    sweep = sweep_of(config, overrides)
+    place = folder_of(config, sweep)
+    if config["dry_run"]:
+        terminal.print_lines(plan_lines(sweep))
+        terminal.print_folder(place.resolve())
+        return 0
+    folder, shown = RunFolder(place), config["progress"] == "auto"
+    watching = terminal.counting_jobs(shown)
+    table, facts = run_sweep(sweep, folder, config, overrides, watching)
+    if config["format"] == "json":
+        terminal.print_json(folder, "sweep.json")
+    else:
+        terminal.print_sweep(table, facts, folder)
+    terminal.print_folder(folder.path.resolve())
+    failed = facts["counts"]["failed"]
+    if failed:
+        sys.stderr.write(f"fedpact: {failed} of {facts['counts']['jobs']} jobs failed\n")
+    return 1 if failed else 0
 
 
 def _compare(config: DictConfig, folder_path: Path, overrides: list[str]) -> None:
@@ -254,12 +291,14 @@ def _application(config: DictConfig) -> None:
     try:
         if config["resume"]:
             config = _resumed(overrides, Path(str(config["resume"])))
-        hold(config, Path(settings.runtime.output_dir), overrides)
+        status = hold(config, Path(settings.runtime.output_dir), overrides)
     except FedpactError as fault:
         made = Path(settings.runtime.output_dir).resolve()
         if made.is_dir() and made != Path.cwd() and not any(made.iterdir()):
             made.rmdir()  # Hydra made it before anything was checked
         sys.exit(_complain(str(fault)))  # before Hydra adds a line of its own
+    if status:
+        sys.exit(status)
 
 
 def main() -> None:
@@ -267,11 +306,9 @@ def main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us, not to Hydra's printer
     from hydra.core.global_hydra import GlobalHydra
 
-    # argparse takes no override after a flag, but people write `experiment=loans -m market.C1=1,3`.
-    many = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]
-    sys.argv[1:] = many[:1] + [word for word in sys.argv[1:] if word not in many]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's Ctrl-C
     try:
+        sys.argv[1:] = spelled_out(sys.argv[1:])
         _application()
     except FedpactError as fault:
         sys.exit(_complain(str(fault)))

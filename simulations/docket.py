@@ -36,7 +36,7 @@ MESSAGES = ["session", *(f.name for f in dataclasses.fields(Sent))]
 
 @final
 class RunDocket:
-    """What is still to hold of a study, and the folder it is filed in (`server.app.Docket`)."""
+    """What is still to hold of a study, and the folder it is filed in (`server.docket.Docket`)."""
 
     def __init__(self, study: Study, folder: RunFolder) -> None:
         self._study, self._folder = study, folder

@@ -6,8 +6,10 @@ import difflib
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -72,7 +74,9 @@ def _no_such_key(full: str, words: Sequence[str], more: Sequence[str]) -> str:
 def _chosen(words: Sequence[str]) -> DictConfig:
     """The configuration with the choices made on the command line, as far as they are legal."""
     groups = [w for w in words if re.fullmatch(r"[a-z]+(@[\w.]+)?=\w+", w)]
-    with hydra.initialize_config_module("conf", version_base="1.3"):
+    known = GlobalHydra.instance().is_initialized()
+    reading = nullcontext() if known else hydra.initialize_config_module("conf", version_base="1.3")
+    with reading:
         for overrides in (groups, []):
             try:
                 return hydra.compose("config", overrides)

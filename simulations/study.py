@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -328,9 +328,13 @@ class Study:
                 )
 
 
-def study_of(config: Mapping[str, Any]) -> Study:
-    """Build and check a whole study from a resolved configuration."""
-    parts = {name: build(config[name]) for name in PARTS}
+def study_of(config: Mapping[str, Any], make: Callable[[Mapping[str, Any]], Any] = build) -> Study:
+    """Build and check a whole study from a resolved configuration.
+
+    Args:
+        make: builds a part; a sweep's remembers those that its studies have in common.
+    """
+    parts = {name: make(config[name]) for name in PARTS}
     _check_pool(config)
     known, wanted = config["contract"], config["study"]["contracts"]
     if not isinstance(wanted, list) or len(set(wanted)) != len(wanted):
@@ -346,8 +350,8 @@ def study_of(config: Mapping[str, Any]) -> Study:
     return Study(
         name=str(config["study"]["name"]),
         seeds=_seeds(config["study"]["seeds"]),
-        firms={name: build(config["parties"][name]) for name in sorted(config["parties"])},
-        contracts={name: build(known[name]) for name in wanted},
+        firms={name: make(config["parties"][name]) for name in sorted(config["parties"])},
+        contracts={name: make(known[name]) for name in wanted},
         watch=_flag(config["study"]["watch"], "study.watch"),
         **parts,
     )

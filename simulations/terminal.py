@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 from rich.table import Table
 
@@ -33,9 +35,15 @@ from simulations.compare import Plan
 from simulations.engines import Engine
 from simulations.results import RunFolder
 from simulations.study import Study
+from simulations.sweeps.run import Watch
 
 STYLE = {"signs": "bold green", "refuses": "bold red", "undecided": "yellow"}
+EVERY_S = 10.0  # between lines on a sweep
+MOST_FAILURES = 5
 MARK = {True: "yes", False: "no", None: "undecided"}
+
+
+log = logging.getLogger("fedpact")
 
 
 def set_up_logging(folder: Path | None, progress: bool) -> logging.Logger:
@@ -332,6 +340,98 @@ def _gains_table(table: pd.DataFrame) -> Table:
         )
         before = here
     return shown
+
+
+@final
+class _Jobs:
+    """How far a sweep is, as a bar on a terminal or as lines elsewhere (`sweeps.run.Watch`)."""
+
+    def __init__(self, bar: Progress | None, shown: bool) -> None:
+        self._bar, self._shown = bar, shown
+        self._task = None if bar is None else bar.add_task("starting", total=None)
+        self._jobs = self._done = self._failed = self._new = 0
+        self._began = self._told = time.monotonic()
+
+    def asked(self, jobs: int, done: int) -> None:
+        self._jobs, self._done = jobs, done
+        if done and not self._new and self._shown and self._bar is None:
+            log.info("%d of %d jobs are on file", done, jobs)
+        self._draw()
+
+    def held(self, row: Mapping[str, Any]) -> None:
+        self._done += 1
+        self._new += 1
+        self._failed += row["status"] == "failed"
+        self._draw()
+        now = time.monotonic()
+        if self._bar is None and self._shown and now - self._told > EVERY_S:
+            self._told = now
+            left = (now - self._began) / self._new * (self._jobs - self._done)
+            log.info(
+                "%d of %d jobs, %d failed, about %.0f s left",
+                *(self._done, self._jobs, self._failed, left),
+            )
+
+    def _draw(self) -> None:
+        if self._bar is not None and self._task is not None:
+            words = f"jobs, {self._failed} failed" if self._failed else "jobs"
+            self._bar.update(self._task, completed=self._done, total=self._jobs, description=words)
+
+
+@contextmanager
+def counting_jobs(shown: bool) -> Iterator[Watch]:
+    """A bar with the time left over a sweep's jobs on a terminal; elsewhere a line at times."""
+    if not (shown and sys.stderr.isatty()):
+        yield _Jobs(None, shown)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as bar:
+        yield _Jobs(bar, shown)
+
+
+def print_sweep(table: pd.DataFrame, facts: Mapping[str, Any], folder: RunFolder) -> None:
+    """Which contract wins in how many studies, what failed, and where the tables are."""
+    console = _console()
+    counts = facts["counts"]
+    console.print(
+        f"{counts['jobs']} studies of {facts['name']} ({facts['design']}): {counts['ok']} held, "
+        f"{counts['failed']} failed, {counts['undecided']} undecided",
+        soft_wrap=True,
+    )
+    ok = table[table["status"] == "ok"]
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    columns = ("contract", "all sign", "some refuse", "undecided", "best", "mean joint surplus")
+    for column in columns:
+        shown.add_column(column, justify="left" if column == "contract" else "right")
+    for name in facts["contracts"]:
+        best = int((ok["best"] == name).sum())
+        if f"{name}.signed" not in ok:
+            shown.add_row(name, "", "", "", str(best), "")
+            continue
+        signed = ok[f"{name}.signed"]
+        yes, no = int((signed == True).sum()), int((signed == False).sum())  # noqa: E712
+        unknown = str(int(signed.isna().sum()))
+        surplus = _number(float(ok[f"{name}.surplus"].mean()), sign=True)
+        shown.add_row(name, str(yes), str(no), unknown, str(best), surplus)
+    if len(ok):
+        console.print(shown)
+    failed = table[table["status"] == "failed"]
+    for row in failed.head(MOST_FAILURES).to_dict("records"):
+        told = f"failed   job {row['job']}: {row['error']}: {row['message']}"
+        console.print(told, soft_wrap=True, markup=False)
+    if len(failed) > MOST_FAILURES:
+        console.print(f"         and {len(failed) - MOST_FAILURES} more (sweep.csv)")
+    if facts["stopped"]:
+        console.print("Stopped at a failure (launch.on_failure=stop).")
+    console.print(f"Table    {folder.path / 'sweep.parquet'}", soft_wrap=True)
+    console.print(f"sha256   {facts['sha256']} (sweep.csv)", soft_wrap=True)
 
 
 def print_json(folder: RunFolder, name: str) -> None:

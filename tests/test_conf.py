@@ -26,6 +26,7 @@ import server.play
 import server.strategies
 import simulations.campaigns
 import simulations.engines
+import simulations.sweeps
 from parties.backbones import Backbone
 from parties.canonicalize.recipe import Canonicalization
 from parties.canonicalize.scorers import Recipe
@@ -50,6 +51,8 @@ from simulations.engines.grid import InlineGrid
 from simulations.mistakes import did_you_mean
 from simulations.results import RunFolder
 from simulations.study import study_of
+from simulations.sweeps import Design
+from simulations.sweeps.launch import Launch
 from tests.checks import (
     SMALL_HEART,
     SMALL_LOANS,
@@ -72,6 +75,7 @@ KINDS: dict[str, type] = {
     "reuse": Judge,
     "engine": Engine,
     "gate": Gate,
+    "launch": Launch,
     "market": Market,
     "measure": ReuseMeasure,
     "participation": Participation,
@@ -81,6 +85,7 @@ KINDS: dict[str, type] = {
     "shift": Shift,
     "stopping": Stopping,
     "strategy": Strategy,
+    "sweep": Design,
 }
 
 
@@ -90,7 +95,7 @@ def choices(group: str) -> list[str]:
 
 def filled(group: str) -> list[str]:
     """Choices that describe an object; campaign=none has none, canonicalizer=none changes one."""
-    others = [("campaign", "none"), ("canonicalizer", "none")]
+    others = [("campaign", "none"), ("canonicalizer", "none"), ("sweep", "none")]
     return [name for name in choices(group) if (group, name) not in others]
 
 
@@ -113,6 +118,7 @@ def classes(kind: type) -> set[str]:
         server.strategies,
         simulations.campaigns,
         simulations.engines,
+        simulations.sweeps,
     ):
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{package.__name__}.{module.name}")

@@ -247,15 +247,6 @@ def test_a_dry_run_in_json_is_json(here: Callable[..., Told]) -> None:
     assert "40 sessions in all" in plan["plan"]
 
 
-def test_a_sweep_runs_one_study_a_value(tmp_path: Path) -> None:
-    done = fedpact("study.seeds=1", *SMALL_LOANS[:3], "-m", "market.C1=1,3", cwd=tmp_path)
-    verdicts = sorted(tmp_path.glob("runs/*/*/verdict.json"))
-    assert [v.parent.name for v in verdicts] == ["0", "1"]
-    first, second = (json.loads(v.read_text())["contracts"] for v in verdicts)
-    assert first != second
-    assert last_line(done) == verdicts[1].parent
-
-
 def test_a_killed_run_goes_on_to_the_same_result(
     loans: subprocess.CompletedProcess[str], tmp_path: Path
 ) -> None:

@@ -27,7 +27,8 @@ class Backbone(ABC):
     def build(self, inputs: int, classes: int, seed: int) -> nn.Module:
         """The untrained module, its parameters fixed by `seed` and nothing else."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            # Not torch.manual_seed: without a GPU it stacks up a call of CUDA's each time.
+            torch.default_generator.manual_seed(seed)
             return self.layers(inputs, classes)
 
     # ----------------------------------------------------------------- how it is trained

@@ -93,13 +93,14 @@ class RayActors(Engine):
         if key not in self._pools:
             if self._pools:
                 self.close()
-            self._start_ray(workers)
+            self.start_ray(workers)
             from simulations.engines.ray_grid import start_workers
 
             self._pools[key] = start_workers(workers, self.num_cpus, self.num_gpus)
         return self._pools[key]
 
-    def _start_ray(self, workers: int) -> None:
+    def start_ray(self, workers: int) -> None:
+        """Start Ray with room for so many workers, or join the cluster."""
         ray = import_ray()
         if self.address is None:
             # Inherited by the workers: the same code as here, one thread each.

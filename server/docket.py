@@ -1,0 +1,65 @@
+"""What is to be held, and the operator's way through it, session by session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from parties.exchange import Declaration, Request
+from server.intake import Limits
+from server.outcome import Case, Nature, Outcome, Progress, Record
+from server.session import hold_session
+from server.transport import Answers, Sent
+
+
+class Docket(Record, Protocol):
+    """What is to be held, and where it is filed (a folder on disk, in practice)."""
+
+    firms: tuple[str, ...]
+    limits: Limits
+    nature: Nature
+
+    def pending(self) -> Iterator[Case]:
+        """Sessions still to hold, in order: seed by seed, contract by contract."""
+        ...
+
+    def audit(self, sent: Sent) -> None:
+        """Note one message."""
+        ...
+
+    def progress(self, case: Case) -> Progress | None:
+        """What an interrupted session had come to, if it is on file."""
+        ...
+
+    def file(self, outcome: Outcome) -> None:
+        """File one finished session, whole or not at all."""
+        ...
+
+    def close(self) -> None:
+        """Close what is open, after the last session or a fault."""
+        ...
+
+
+class Operator(Protocol):
+    """A way to the firms (`Transport`, in practice)."""
+
+    def enrol(self, seed: int) -> Mapping[str, Declaration]: ...
+
+    def ask(self, requests: Mapping[str, Request], minimum: int | None = None) -> Answers: ...
+
+
+def hold_docket(docket: Docket, operator: Operator) -> None:
+    """Hold every session that is not yet on file."""
+    enrolled, declared = None, dict[str, Declaration]()
+    for case in docket.pending():
+        if case.seed != enrolled:
+            declared = dict(operator.enrol(case.seed))
+            enrolled = case.seed
+        case = replace(
+            case,
+            populations={n: d.examples + d.held_out for n, d in declared.items()},
+            riders=tuple(n for n, d in sorted(declared.items()) if not d.contributes),
+        )
+        begin = docket.progress(case)
+        docket.file(hold_session(case, operator.ask, docket.nature, docket, begin))

@@ -1,0 +1,62 @@
+"""The table of a sweep: a row a job, in the order in which they were asked for."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from simulations.sweeps import Held
+from simulations.sweeps.axes import Axis
+
+FIRST = ("seeds", "status", "error", "message", "best")
+FLAGS = ("signed", "predicted_signed", "pareto_optimal", "irpo")
+
+
+def table_of(axes: Sequence[Axis], held: Sequence[Held]) -> pd.DataFrame:
+    """`job`, the axes, seeds, status, error, message, best, and what `rows` says of the rest."""
+    keys = [axis.key for axis in axes]
+    rows = [
+        {"job": number, **{key: _cell(one.point[key]) for key in keys}, **one.row}
+        for number, one in enumerate(held)
+    ]
+    rest = dict.fromkeys(name for row in rows for name in row)
+    columns = ["job", *keys, *FIRST, *(n for n in rest if n not in {"job", *keys, *FIRST})]
+    table = pd.DataFrame(rows, columns=columns)
+    for name in columns:
+        if name in keys:
+            table[name] = _of_one_type(table[name])
+        elif name == "seeds":
+            table[name] = table[name].astype("Int64")
+        elif name.rsplit(".", 1)[-1] in FLAGS:
+            table[name] = table[name].astype("boolean")
+        elif name not in ("job", *FIRST) and not name.endswith(".decision"):
+            table[name] = table[name].astype("float64")
+    return table
+
+
+def as_csv(table: pd.DataFrame) -> bytes:
+    """The table as sweep.csv."""
+    return table.to_csv(index=False, lineterminator="\n").encode()
+
+
+def as_parquet(table: pd.DataFrame) -> bytes:
+    """The table as sweep.parquet."""
+    file = io.BytesIO()
+    table.to_parquet(file, engine="pyarrow", index=False, compression="zstd")
+    return file.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | tuple | dict) else value
+
+
+def _of_one_type(values: pd.Series[Any]) -> pd.Series[Any]:
+    """A column of an axis that mixes numbers and words becomes words: files take one type."""
+    kinds = {type(v) for v in values if v is not None}
+    if len(kinds) > 1 and not kinds <= {int, float}:
+        return values.map(lambda v: v if v is None or isinstance(v, str) else json.dumps(v))
+    return values
