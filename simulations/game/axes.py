@@ -111,7 +111,7 @@ class Plan:
         Fraction(3, 2)
         """
         axes = Axis.parse(x, "--x"), Axis.parse(y, "--y")
-        prior = tuple(_world(text) for text in worlds or ("1:independent",))
+        prior = tuple(world_of(text, "--world ") for text in worlds or ("1:independent",))
         fixed = {name: Fraction(value) for name, value in DEFAULTS.items()}
         named = [axis.name for axis in axes]
         for text in sets:
@@ -222,11 +222,7 @@ def value_of(name: str, text: str) -> Fraction:
     >>> value_of("C1", "1.5")
     Fraction(3, 2)
     """
-    if name not in (*DEFAULTS, "weight") and not re.fullmatch(r"rho[1-9]\d*", name):
-        raise FedpactError(
-            f"There is no parameter {name!r}. "
-            f"{did_you_mean(name, [*DEFAULTS, 'weight', 'rho1', 'rho2'])}"
-        )
+    check_name(name)
     value = fraction(text, name)
     share = name in SHARES or name.startswith("rho")
     if value < 0 or (share and value > 1):
@@ -237,19 +233,33 @@ def value_of(name: str, text: str) -> Fraction:
     return value
 
 
-def _world(text: str) -> tuple[Fraction, Fraction | str]:
+def check_name(name: str, *more: str) -> None:
+    """Refuse what is neither a parameter nor one of some more names."""
+    if name not in (*DEFAULTS, "weight", *more) and not re.fullmatch(r"rho[1-9]\d*", name):
+        raise FedpactError(
+            f"There is no parameter {name!r}. "
+            f"{did_you_mean(name, [*DEFAULTS, 'weight', 'rho1', 'rho2', *more])}"
+        )
+
+
+def world_of(text: str, option: str) -> tuple[Fraction, Fraction | str]:
+    """A world's (weight, rho) from WEIGHT:RHO.
+
+    Raises:
+        FedpactError: it is not of that form; the message repeats what stood before it, `option`.
+    """
     share, sign, rho = text.partition(":")
     if not sign:
         raise FedpactError(
-            f"--world is {text!r}; legal is WEIGHT:RHO, with RHO a number or one of "
-            f"{', '.join(COUPLINGS)}. If there is one world only, write --world 1:{text}."
+            f"{option}{text} has no weight; legal is WEIGHT:RHO, with RHO a number or one of "
+            f"{', '.join(COUPLINGS)}. If there is one world only, write {option}1:{text}."
         )
     weight = value_of("weight", share)
     if rho in COUPLINGS:
         return weight, rho
     if re.search("[A-Za-z]{2}", rho):
         raise FedpactError(
-            f"--world {text} has the coupling {rho!r}; legal are a number from 0 to 1 and "
+            f"{option}{text} has the coupling {rho!r}; legal are a number from 0 to 1 and "
             f"{', '.join(COUPLINGS)}. {did_you_mean(rho, list(COUPLINGS))}"
         )
     return weight, value_of("rho1", rho)
@@ -260,8 +270,8 @@ def _check(named: Sequence[str], worlds: Sequence[tuple[Fraction, Fraction | str
     twice = next((name for name in named if named.count(name) > 1), None)
     if twice is not None:
         raise FedpactError(
-            f"{twice} is given twice; legal is each parameter once, as --x, --y or --set. Leave "
-            "one of them out."
+            f"{twice} is given twice; legal is each parameter once, as --x, --y, --set or --each. "
+            "Leave one of them out."
         )
     if len(worlds) > MOST_WORLDS:
         raise FedpactError(
@@ -282,5 +292,6 @@ def _check(named: Sequence[str], worlds: Sequence[tuple[Fraction, Fraction | str
     if "weight" not in named and total != 1:
         raise FedpactError(
             f"The weights of the worlds sum to {total}; legal is exactly 1. Write thirds as "
-            "fractions: --world 1/3:independent --world 2/3:strongest."
+            "fractions: --world 1/3:independent --world 2/3:strongest, or of one panel: "
+            "--each world=1/3:independent+2/3:strongest."
         )

@@ -7,7 +7,7 @@ import json
 import platform
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +19,8 @@ from parties.exchange import FedpactError
 from server.game.fast import CONTRACTS
 from server.game.selection import TIES
 from simulations.game.axes import COUPLINGS, STEPS, Plan
-from simulations.game.refine import MOST_POINTS, RegionMap, explore
+from simulations.game.panels import MOST_PANELS, PRIOR, Each, Panels
+from simulations.game.refine import MOST_POINTS, RegionMap, explore, legend
 from simulations.game.regions import CODES, PAIRS, colours, meaning, name_of
 
 PACKAGES = ("fedpact", "numpy", "pandas", "pyarrow", "matplotlib")
@@ -42,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: 1:independent)",
     )  # fmt: skip
     parser.add_argument(
+        "--each", action="append", default=[], metavar="NAME=VALUE,...",
+        help=f"a map for each value, side by side; a second --each goes down the rows; at most "
+        f"{MOST_PANELS} maps. NAME may be {PRIOR}, its values worlds joined by +: "
+        f"{PRIOR}=1:independent,1/2:independent+1/2:strongest",
+    )  # fmt: skip
+    parser.add_argument(
         "--refine", type=int, default=REFINE, metavar="N",
         help="how often squares are halved where regions change (default: %(default)s)",
     )  # fmt: skip
@@ -49,19 +56,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(chosen: argparse.Namespace) -> Path:
-    """Draw a map; returns its folder: map.parquet, map.png, map.html, map.json.
+    """Draw a map, or several side by side; returns its folder.
+
+    In it are map.parquet, map.png, map.html and map.json.
 
     Raises:
         FedpactError: an argument is not legal, or the folder holds something already.
     """
-    plan = Plan.parse(chosen.x, chosen.y, chosen.sets, chosen.worlds)
+    panels = Panels.parse(chosen.x, chosen.y, chosen.sets, chosen.worlds, chosen.each)
     folder = _folder(chosen.out)
-    started = time.perf_counter()
-    found = explore(plan, chosen.refine)
-    facts = _facts(found, chosen.refine, time.perf_counter() - started)
+    found, seconds = [], []
+    for place, plan in enumerate(panels.plans):
+        started = time.perf_counter()
+        try:
+            found.append(explore(plan, chosen.refine))
+        except FedpactError as fault:
+            where = f"In the panel {panels.title(place)}: " if panels.each else ""
+            raise FedpactError(f"{where}{fault}") from fault
+        seconds.append(time.perf_counter() - started)
+    facts = _facts(panels, found, chosen.refine, seconds)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write(found, facts, folder)
+        write(panels, found, facts, folder)
     except OSError as fault:
         raise FedpactError(
             f"--out {folder} cannot be written ({fault.strerror}); legal is a folder of your own "
@@ -73,21 +89,28 @@ def run(chosen: argparse.Namespace) -> Path:
 def told(folder: Path) -> list[str]:
     """Lines on a finished map: each region with its share of the area, and what was cut short."""
     facts = json.loads((folder / "map.json").read_text("utf-8"))
-    rows = [f"{row['percent']:>9}  {row['region']}" for row in facts["regions"]]
-    return [*rows, *facts["notes"], str(folder)]
+    lines = []
+    for panel in facts.get("panels", [facts]):
+        lines += [panel["title"]] if "title" in panel else []
+        lines += [f"{row['percent']:>9}  {row['region']}" for row in panel["regions"]]
+    return [*lines, *facts["notes"], str(folder)]
 
 
-def write(found: RegionMap, facts: Mapping[str, Any], folder: Path) -> None:
-    """Put a map on disk, the table first."""
+def write(
+    panels: Panels, found: Sequence[RegionMap], facts: Mapping[str, Any], folder: Path
+) -> None:
+    """Put maps on disk, the table first."""
     # Imported late: `solve` and `explain` answer without them.
     from simulations.game.picture import png, svg
+    from simulations.game.table import write_table
     from simulations.page import render
     from simulations.results import write_whole
 
-    _write_table(found, facts, folder / "map.parquet")
+    write_table(panels, found, facts, folder / "map.parquet")
     write_whole(folder / "map.json", (json.dumps(facts, indent=2) + "\n").encode())
-    write_whole(folder / "map.png", png(found))
-    write_whole(folder / "map.html", render("game/map.html", {**facts, "picture": svg(found)}))
+    write_whole(folder / "map.png", png(panels, found))
+    content = {"each": [], "panels": [facts], **facts, "picture": svg(panels, found)}
+    write_whole(folder / "map.html", render("game/map.html", content))
 
 
 def _folder(out: str | None) -> Path:
@@ -106,13 +129,60 @@ def _folder(out: str | None) -> Path:
 # ----------------------------------------------------------------------------------------- facts
 
 
-def _facts(found: RegionMap, refine: int, seconds: float) -> dict[str, Any]:
-    """All that map.json says."""
+def _facts(
+    panels: Panels, found: Sequence[RegionMap], refine: int, seconds: Sequence[float]
+) -> dict[str, Any]:
+    """All that map.json says; of several maps, what it would say of each, and what they share."""
+    from simulations.game.picture import label_of
+
+    palette = colours([name_of(code) for code in legend(found)])
+    told = [
+        _facts_of(one, refine, spent, palette) for one, spent in zip(found, seconds, strict=True)
+    ]
+    if not panels.each:
+        return told[0]
+    first, varied = told[0], [one.name for one in panels.each]
+    titles = [panels.title(place) for place in range(len(found))]
+    values = [dict(zip(varied, at, strict=True)) for at in panels.at]
+    return {
+        "command": _command(panels.plans[0], refine, panels.each),
+        "reading": first["reading"],
+        "axes": first["axes"],
+        "each": [
+            {"name": e.name, "words": label_of(e.name), "values": list(e.values)}
+            for e in panels.each
+        ],
+        "fixed": {name: v for name, v in first["fixed"].items() if name not in varied},
+        "worlds": [] if PRIOR in varied else first["worlds"],
+        "refine": refine,
+        "points": sum(one["points"] for one in told),
+        "notes": [
+            f"{title}: {note}"
+            for title, one in zip(titles, told, strict=True)
+            for note in one["notes"]
+        ],
+        "regions": [
+            {"region": name, "colour": colour, "meaning": meaning(name)}
+            for name, colour in palette.items()
+        ],
+        "panels": [
+            {"title": title, "at": at, **one}
+            for title, at, one in zip(titles, values, told, strict=True)
+        ],
+        "seconds": round(sum(seconds), 3),
+        "versions": first["versions"],
+        "drawn": told[-1]["drawn"],
+    }
+
+
+def _facts_of(
+    found: RegionMap, refine: int, seconds: float, palette: Mapping[str, str]
+) -> dict[str, Any]:
+    """All that map.json says of one map."""
     from simulations.game.picture import label_of, percent
 
     plan, shares, thin = found.plan, found.shares, found.thin
     names = {code: name_of(code) for code in shares}
-    palette = colours(list(names.values()))
     counted = np.bincount(found.sheet.region, minlength=CODES)
     examples = _examples(found, list(names))
     regions = [
@@ -154,13 +224,16 @@ def _facts(found: RegionMap, refine: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def _command(plan: Plan, refine: int) -> str:
-    """The command that draws this map again."""
+def _command(plan: Plan, refine: int, each: Sequence[Each] = ()) -> str:
+    """The command that draws this map again, or maps of which this plan is the first."""
+    varied = [one.name for one in each]
     words = ["python", "-m", "simulations.game", "map", "--x", plan.x.words, "--y", plan.y.words]
     for name, value in plan.fixed.items():
-        words += ["--set", f"{name}={value}"]
+        words += ["--set", f"{name}={value}"] * (name not in varied)
     for weight, rho in plan.worlds:
-        words += ["--world", f"{weight}:{rho}"]
+        words += ["--world", f"{weight}:{rho}"] * (PRIOR not in varied)
+    for one in each:
+        words += ["--each", one.words]
     return shlex.join([*words, "--refine", str(refine)])
 
 
@@ -216,44 +289,3 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-# ----------------------------------------------------------------------------------------- table
-
-
-def _write_table(found: RegionMap, facts: Mapping[str, Any], path: Path) -> None:
-    """map.parquet: one row a point, by y and then x."""
-    import pandas as pd
-
-    sheet, plan = found.sheet, found.plan
-    codes = sorted({int(code) for code in np.flatnonzero(np.bincount(sheet.region))})
-    place = np.zeros(CODES, np.int8)
-    place[codes] = np.arange(len(codes))
-    names = pd.Index([name_of(code) for code in codes])
-    named = pd.Categorical.from_codes(place[sheet.region], names)
-    columns: dict[str, Any] = {
-        plan.x.name: plan.x.floats(sheet.x, found.fine),
-        plan.y.name: plan.y.floats(sheet.y, found.fine),
-        "region": named,
-        "level": sheet.level,
-        "exact": sheet.exact,
-    }
-    for c, name in enumerate(CONTRACTS):
-        columns[f"payoff1_{name}"], columns[f"payoff2_{name}"] = sheet.payoffs[c]
-        columns[f"trade_{name}"], columns[f"irpo_{name}"] = sheet.trade[c], sheet.irpo[c]
-    no, full = sheet.payoffs[0], sheet.payoffs[3]
-    columns["transfer_low"], columns["transfer_high"] = no[0] - full[0], full[1] - no[1]
-    table = pd.DataFrame(columns, copy=False)
-    table.attrs = {"command": facts["command"], "reading": facts["reading"]}
-    part = path.with_name(path.name + ".part")
-    few = [plan.x.name, plan.y.name, "region"]  # values; of the other numbers all differ
-    many = [name for name, values in table.items() if values.dtype == float and name not in few]
-    table.to_parquet(
-        part,
-        engine="pyarrow",
-        index=False,
-        compression="zstd",
-        use_dictionary=few,
-        use_byte_stream_split=many,
-    )
-    part.replace(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -95,6 +95,15 @@ class RegionMap:
             places = (near[1][:, None] * wide + near[0])[inside]
             codes[inside] = self.sheet.region[self._at(places)]
         return codes
+
+
+def legend(found: Sequence[RegionMap]) -> list[int]:
+    """All regions of some maps, by their area in all of them together, largest first."""
+    area: dict[int, float] = {}
+    for one in found:
+        for code, share in one.shares.items():
+            area[code] = area.get(code, 0.0) + share
+    return sorted(area, key=lambda code: (-area[code], code))
 
 
 def explore(plan: Plan, refine: int, most: int = MOST_POINTS) -> RegionMap:
