@@ -13,8 +13,9 @@ from torch import nn
 from parties.backbones import Backbone
 from parties.datasets import Dataset, Examples
 from parties.exchange import Array
+from parties.fitting import Fit, fitter
 from parties.reuse.profile import Profile
-from parties.training import Training, load_weights, random_seed, weights_of
+from parties.training import Training, load_weights, random_seed
 
 Model = dict[str, Array] | nn.Module
 """Tensors of the firm's own backbone, or a module that was made of a published model."""
@@ -85,21 +86,21 @@ class Models:
         training, back = self.parts(seed)
         if whole:
             training = self.whole(seed)
-        module = self.module(training.features, seed)
-        if start is not None:
-            load_weights(module, start)
         told = self.backbone.targets
-        losses = self.training.fit(
-            module,
+        fit = Fit(
+            self.training,
+            self.backbone,
+            self.dataset.classes,
+            random_seed(seed, "init"),
+            start,
             training.features,
             told(training.labels),
             random_seed(seed, turn, self.name),
             epochs,
             proximal,
             validation=None if back is None else (back.features, told(back.labels)),
-            objective=self.backbone.objective,
         )
-        return weights_of(module), losses
+        return fitter.get()([fit])[0]
 
     def precision(
         self, arrays: dict[str, Array], training: Examples, seed: int
