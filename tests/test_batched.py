@@ -1,0 +1,265 @@
+"""Many trainings as one batch: what each comes to, alone and in company."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from parties.backbones import Backbone
+from parties.backbones.cnn import Cnn
+from parties.backbones.logistic import Logistic
+from parties.backbones.mlp import Mlp
+from parties.batched import fit_together
+from parties.exchange import FedpactError
+from parties.fitting import Fit, Fitted, fit_each, fit_one
+from parties.stopping.patience import Patience
+from parties.training import Training, cross_entropy, weights_of
+
+
+def made(
+    count: int,
+    seed: int = 0,
+    backbone: Backbone = Mlp((7,)),  # noqa: B008
+    inputs: int = 5,
+    classes: int = 3,
+    epochs: int = 2,
+    proximal: float = 0.0,
+    started: bool = False,
+    **training: Any,
+) -> Fit:
+    """A fit on so many made-up examples."""
+    rng = np.random.default_rng([seed, count])
+    start = None
+    if started:
+        start = weights_of(backbone.build(inputs, classes, seed + 100))
+    return Fit(
+        Training(**{"batch_size": 8, "learning_rate": 0.1, **training}),
+        backbone,
+        classes,
+        seed % 3,
+        start,
+        rng.normal(size=(count, inputs)).astype(np.float32),
+        rng.integers(0, classes, count),
+        seed,
+        epochs,
+        proximal,
+    )
+
+
+def check_alike(one: Sequence[Fitted], other: Sequence[Fitted], weights: float = 1e-4) -> None:
+    for (arrays, losses), (others, told) in zip(one, other, strict=True):
+        np.testing.assert_allclose(losses, told, rtol=0, atol=1e-5)
+        assert list(arrays) == list(others)
+        for name, array in arrays.items():
+            assert array.dtype == others[name].dtype
+            np.testing.assert_allclose(array, others[name], rtol=0, atol=weights)
+
+
+def check_same(one: Fitted, other: Fitted) -> None:
+    assert one[1] == other[1]
+    for name, array in one[0].items():
+        assert array.tobytes() == other[0][name].tobytes()
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "as a firm trains": {},
+    "no momentum": {"momentum": 0.0},
+    "weight decay": {"weight_decay": 0.1},
+    "a constant rate": {"schedule": "constant"},
+    "a pull to a start": {"proximal": 0.5, "started": True},
+    "a start": {"started": True},
+    "the training's epochs": {"epochs": 0, "learning_rate": 0.01},
+    "batches of odd size": {"batch_size": 7},
+    "batches of one": {"batch_size": 1},
+    "one batch": {"batch_size": 256},
+    "logistic": {"backbone": Logistic()},
+    "three layers": {"backbone": Mlp((6, 5)), "inputs": 8, "classes": 4},
+    "one column": {"inputs": 1, "classes": 2},
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_fits_come_to_what_the_plain_loop_comes_to(setting: str) -> None:
+    fits = [made(count, seed, **SETTINGS[setting]) for seed, count in enumerate((21, 1, 23, 8, 20))]
+    together, alone = fit_together(fits), fit_each(fits)
+    check_alike(together, alone)
+    assert differ(together, alone)
+
+
+def differ(some: Sequence[Fitted], others: Sequence[Fitted]) -> bool:
+    """In a bit somewhere; or else it would prove nothing about batches that they are alike."""
+    return any(
+        one[1] != other[1] or array.tobytes() != other[0][name].tobytes()
+        for one, other in zip(some, others, strict=True)
+        for name, array in one[0].items()
+    )
+
+
+@st.composite
+def companies(draw: st.DrawFn) -> list[Fit]:
+    shapes = [(Mlp((7,)), 5, 3), (Logistic(), 6, 2), (Mlp((32,)), 64, 10), (Mlp((9, 3)), 2, 2)]
+    shape = draw(st.sampled_from(shapes))
+    return [
+        made(
+            draw(st.integers(1, 40)),
+            seed,
+            *draw(st.sampled_from([shape, shape, shape, shapes[0]])),
+            epochs=draw(st.integers(1, 2)),
+            proximal=draw(st.sampled_from([0.0, 0.0, 0.3])),
+            started=draw(st.booleans()),
+            batch_size=draw(st.sampled_from([5, 16, 16])),
+            learning_rate=draw(st.sampled_from([0.1, 0.1, 0.037])),
+            momentum=draw(st.sampled_from([0.9, 0.9, 0.0])),
+            weight_decay=draw(st.sampled_from([1e-4, 1e-4, 0.0])),
+            schedule=draw(st.sampled_from(["linear", "linear", "constant"])),
+        )
+        for seed in range(draw(st.integers(2, 9)))
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(companies(), st.randoms(use_true_random=False), st.sampled_from([None, 0.2, 0.05]))
+def test_a_fit_comes_to_the_same_bits_in_any_company_and_order_and_alone(
+    fits: list[Fit], random: Any, room_mb: float | None
+) -> None:
+    found = fit_together(fits)
+    order = random.sample(range(len(fits)), random.randint(1, len(fits)))
+    for place, fitted in zip(order, fit_together([fits[p] for p in order]), strict=True):
+        check_same(found[place], fitted)
+    some = random.randrange(len(fits))
+    check_same(found[some], fit_together([fits[some]])[0])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_large_fits_come_to_the_same_bits_in_any_company_and_alone(threads: int) -> None:
+    """Of sizes that the library does not do by its code for small matrices."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        wide: dict[str, Any] = {"backbone": Mlp((130,)), "inputs": 785, "batch_size": 32}
+        fits = [made(90 + seed % 3, seed, epochs=1, classes=10, **wide) for seed in range(11)]
+        found = fit_together(fits)
+        check_alike(found, fit_each(fits))
+        for place in (0, 4, 10):
+            check_same(found[place], fit_together([fits[place]])[0])
+        for fitted, told in zip(found[::-1], fit_together(fits[::-1]), strict=True):
+            check_same(fitted, told)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_class_that_never_occurs_and_one_example_change_nothing() -> None:
+    fits = [replace(made(1, seed), targets=np.zeros(1, np.int64)) for seed in range(3)]
+    check_alike(fit_together(fits), fit_each(fits))
+
+
+# --------------------------------------------------------------------------- what is not batched
+
+
+@final
+@dataclass(frozen=True)
+class Doubled(Backbone):
+    """Has an objective of its own."""
+
+    def layers(self, inputs: int, classes: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(inputs, classes))
+
+    def objective(self, module: nn.Module, features: Tensor, targets: Tensor) -> Tensor:
+        return 2 * cross_entropy(module, features, targets)
+
+
+@final
+@dataclass(frozen=True)
+class Odd(Backbone):
+    """Layers that no stack knows."""
+
+    kind: str
+
+    def layers(self, inputs: int, classes: int) -> nn.Module:
+        twice = nn.Linear(inputs, inputs)
+        head = nn.Linear(inputs, classes)
+        return {
+            "tanh": nn.Sequential(twice, nn.Tanh(), head),
+            "no bias": nn.Sequential(twice, nn.Linear(inputs, classes, bias=False)),
+            "shared": nn.Sequential(twice, nn.ReLU(), twice, head),
+            "frozen": nn.Sequential(
+                nn.Linear(inputs, 3).requires_grad_(False), nn.Linear(3, classes)
+            ),
+            "relu last": nn.Sequential(head, nn.ReLU()),
+            "one layer": head,
+        }[self.kind]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"backbone": Cnn((2,)), "inputs": 16},
+        {"backbone": Cnn((2,), "batch"), "inputs": 16},
+        {"backbone": Doubled()},
+        {"stopping": Patience(1)},
+        *[
+            {"backbone": Odd(kind)}
+            for kind in ("tanh", "no bias", "shared", "frozen", "relu last", "one layer")
+        ],
+    ],
+    ids=str,
+)
+def test_what_cannot_be_batched_is_trained_by_itself(changed: dict[str, Any]) -> None:
+    fits = [made(12, seed, **changed) for seed in range(3)]
+    fits = [replace(fit, validation=(fit.features, fit.targets)) for fit in fits]
+    fits.insert(1, made(12))
+    found = fit_together(fits)
+    for place in (0, 2, 3):
+        check_same(found[place], fit_one(fits[place]))
+
+
+def test_a_model_too_large_to_gain_from_company_is_trained_by_itself() -> None:
+    fits = [made(12, seed) for seed in range(3)]
+    for fitted, fit in zip(fit_together(fits, room_mb=1e-3), fits, strict=True):
+        check_same(fitted, fit_one(fit))
+
+
+def test_a_start_of_another_shape_is_refused_as_the_plain_loop_refuses_it() -> None:
+    fit = replace(made(12), start=weights_of(Mlp((4,)).build(5, 3, 0)))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        fit_together([made(12), fit])
+
+
+def test_a_class_that_is_not_there_is_refused() -> None:
+    fit = made(12)
+    with pytest.raises(FedpactError, match="targets go from 0 to 3; legal are classes from 0 to 2"):
+        fit_together([replace(fit, targets=np.arange(12) % 4)])
+
+
+def test_an_unknown_way_is_refused() -> None:
+    with pytest.raises(FedpactError, match="way is 'loop'; legal are bmm, vmap"):
+        fit_together([], way="loop")
+
+
+# ------------------------------------------------------------------------------------- vmap
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"backbone": Cnn((3, 2)), "inputs": 64, "learning_rate": 0.05},
+        {"backbone": Odd("no bias"), "proximal": 0.1},
+    ],
+    ids=["cnn", "no bias"],
+)
+def test_other_layers_are_batched_by_vmap(changed: dict[str, Any]) -> None:
+    fits = [made(count, seed, **changed) for seed, count in enumerate((13, 12, 9, 14, 15))]
+    found = fit_together(fits, room_mb=0.2, way="vmap")
+    check_alike(found, fit_each(fits))
+    for place, fit in enumerate(fits):
+        check_same(found[place], fit_together([fit], room_mb=0.2, way="vmap")[0])
+    assert differ(found, fit_each(fits))
