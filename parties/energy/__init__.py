@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import final
 
@@ -77,17 +78,28 @@ class Meter(ABC):
             raise FedpactError(f"energy.{name} is {value!r}; legal is a number >= 0.")
 
 
+away: ContextVar[tuple[float, float]] = ContextVar("away", default=(0.0, 0.0))
+"""CPU and wall seconds of this thread that were not spent on whoever computes here."""
+
+
+def own_seconds() -> tuple[float, float]:
+    """CPU and wall seconds of this thread, from some beginning, without those for others."""
+    cpu, wall = away.get()
+    return time.thread_time() - cpu, time.perf_counter() - wall
+
+
 def clock(device: torch.device) -> Callable[[], tuple[float, float]]:
     """Starts a clock; called, it tells the CPU and GPU seconds since then.
 
     GPU seconds are wall seconds of a process that computes on one, from an idle device to one.
     """
     gpu = device.type == "cuda"
-    cpu, wall = time.thread_time(), time.perf_counter()
+    start = own_seconds()
 
     def read() -> tuple[float, float]:
         if gpu:
             torch.cuda.synchronize(device)
-        return time.thread_time() - cpu, time.perf_counter() - wall if gpu else 0.0
+        cpu, wall = (now - then for now, then in zip(own_seconds(), start, strict=True))
+        return cpu, wall if gpu else 0.0
 
     return read
