@@ -209,7 +209,12 @@ def test_a_row_is_what_the_studys_own_run_says(
     words: tuple[str, ...], tmp_path: Path, composing: None
 ) -> None:
     job = Configs(words, []).job({})
-    row = hold_jobs([job.text], JobLimits())[0]
+    row = hold_jobs([job.text], JobLimits(together=False))[0]
+    batched = hold_jobs([job.text], JobLimits())[0]
+    assert row.keys() == batched.keys()
+    for key, value in row.items():
+        near = pytest.approx(value, abs=1e-5) if isinstance(value, float) else value
+        assert batched[key] == near, key
     with pytest.MonkeyPatch.context() as patch:
         from hydra.core.global_hydra import GlobalHydra
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from typing import final
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
 from parties.datasets import Dataset, Examples, Split, read_csv
+from parties.datasets.kept import SPLITS
 from parties.exchange import Array, FedpactError
 
 FILE = "heart_hospitals.csv.gz"
@@ -68,7 +69,7 @@ class HeartHospital(Dataset):
         return {FILE: SHA256}
 
     def split(self, seed: int) -> Split:
-        return _split(self, seed)
+        return SPLITS.get((type(self), self.folds, seed), self, lambda: _split(self, seed))
 
 
 @cache
@@ -91,7 +92,6 @@ def _encoded() -> tuple[Array, Array]:
     return features, (table["num"].to_numpy() > 0).astype(np.int64)
 
 
-@lru_cache(maxsize=16)
 def _split(dataset: HeartHospital, seed: int) -> Split:
     features, labels = _encoded()
     rows = np.flatnonzero(read_csv(FILE, SHA256)["dataset"].to_numpy() == dataset.hospital)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import final
 
 import numpy as np
 
 from parties.datasets import Cases, Dataset, Examples, Split
+from parties.datasets.kept import SPLITS
 from parties.exchange import Array, FedpactError
 from parties.partitions import Partition, divide_alike
 from parties.partitions.iid import Iid
@@ -75,14 +75,17 @@ class PoolPart(Dataset):
         """Rows of the pool for training and for testing, before they are divided."""
 
     def split(self, seed: int) -> Split:
-        dealt = _dealt(replace(self, client=0), seed)
-        if self.client not in dealt.kept:
-            dealt.kept[self.client] = Split(
-                training=self._seen(dealt.training[self.client], seed),
-                held_out=self._seen(dealt.held_out[self.client], seed),
-                common=dealt.common,
-            )
-        return dealt.kept[self.client]
+        anyone = replace(self, client=0)
+        group = (anyone, seed)
+        dealt = SPLITS.get(group, "dealt", lambda: _dealt(anyone, seed))
+        return SPLITS.get(group, self.client, lambda: self._part(dealt, seed))
+
+    def _part(self, dealt: _Dealt, seed: int) -> Split:
+        return Split(
+            training=self._seen(dealt.training[self.client], seed),
+            held_out=self._seen(dealt.held_out[self.client], seed),
+            common=dealt.common,
+        )
 
     def outcomes(self, seed: int, part: str) -> tuple[Array, Array]:
         if part != "common":
@@ -105,17 +108,13 @@ class PoolPart(Dataset):
 @final
 @dataclass(frozen=True)
 class _Dealt:
-    """A divided pool: rows a firm, and the parts of the firms that asked for theirs."""
+    """A divided pool: rows a firm."""
 
     training: tuple[Array, ...]
     held_out: tuple[Array, ...]
     common: Cases | None
-    kept: dict[int, Split] = field(default_factory=dict)
 
 
-# One division is kept, with the parts of however many firms share the process: a study goes on
-# from seed to seed, and the next one takes the memory of the last.
-@lru_cache(maxsize=1)
 def _dealt(anyone: PoolPart, seed: int) -> _Dealt:
     labels = anyone.pool().labels
     training, test = anyone.rows(seed)

@@ -6,7 +6,7 @@ Class 1 is the client who pays back, class 0 the one who defaults next month (22
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import final
 
 import numpy as np
@@ -14,6 +14,7 @@ import pandas as pd
 from sklearn.preprocessing import StandardScaler
 
 from parties.datasets import Cases, Dataset, Examples, Split, read_csv
+from parties.datasets.kept import SPLITS
 from parties.exchange import Array, FedpactError
 
 FILE = "taiwan_credit.csv.gz"
@@ -58,19 +59,20 @@ class TaiwanCredit(Dataset):
         return {FILE: SHA256}
 
     def split(self, seed: int) -> Split:
-        return _split(self, seed)
+        return SPLITS.get((type(self), self.clients, seed), self, lambda: _split(self, seed))
 
     def outcomes(self, seed: int, part: str) -> tuple[Array, Array]:
         ids = _parts(self.clients, seed)[part]
         return ids, _labels()[ids]
 
 
+@cache
 def _labels() -> Array:
     """1 where the client pays back, in the file's order."""
     return 1 - read_csv(FILE, SHA256)["default"].to_numpy(dtype=np.int64)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=64)
 def _parts(clients: int, seed: int) -> dict[str, Array]:
     """Row numbers of each part. Both lenders compute the same ones: they know the same clients."""
     everyone = np.arange(len(_labels()))
@@ -104,7 +106,6 @@ def _features(table: pd.DataFrame, columns: str, training: Array) -> Array:
     return features
 
 
-@lru_cache(maxsize=4)
 def _split(dataset: TaiwanCredit, seed: int) -> Split:
     parts = _parts(dataset.clients, seed)
     features = _features(read_csv(FILE, SHA256), dataset.columns, parts["training"])

@@ -6,33 +6,43 @@ The same apps and sessions as in every engine: a job's row is what its study's o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, final
 
 import torch
 
-from parties.exchange import Answer, Array, Request
+from parties.batched import fit_together
+from parties.datasets.kept import SPLITS
+from parties.exchange import Answer, Array
 from parties.firm import Firm, Memory
+from parties.fitting import Fit, Fitted, fitter
 from server.docket import hold_docket
 from server.intake import Limits
 from server.outcome import Case, Nature, Outcome, Progress, Unrecorded
 from server.transport import Sent
 from simulations.build import build, sha256
-from simulations.engines.direct import AnswerCache, Direct, OneFirm
+from simulations.engines.direct import AnswerCache, Call, Direct, OneFirm, in_turn
+from simulations.engines.lockstep import Remembered, hold_together
 from simulations.study import Study, study_of
 from simulations.sweeps.limits import (
+    OUT_OF_MEMORY,
     Clock,
     JobLimits,
     StoppedError,
-    memory_fault,
     memory_limit,
+    memory_words,
     over_memory,
 )
 from simulations.sweeps.rows import failed_row, row_of
 
 ANSWERS = AnswerCache()  # of this process, for all jobs that come to it
+FITS = Remembered()
+MOST_TURNS = 64  # at a time: each has its data in memory
+DATA_MB = 512.0
+Fitter = Callable[[Sequence[Fit]], list[Fitted]]
 
 
 def hold_jobs(texts: Sequence[str], limits: JobLimits) -> list[dict[str, Any]]:
@@ -42,56 +52,99 @@ def hold_jobs(texts: Sequence[str], limits: JobLimits) -> list[dict[str, Any]]:
         texts: resolved configurations as JSON.
     """
     torch.set_num_threads(1)
+    SPLITS.room_mb = max(SPLITS.room_mb, DATA_MB)
     with memory_limit(limits.memory_gb):
-        return [_hold(text, limits) for text in texts]
+        jobs = [_Job(text, limits) for text in texts]
+        # By seed, then by job: those who need the same data have their turns at the same time.
+        seeds = sorted({seed for job in jobs for seed in job.seeds})
+        turns = [partial(job.hold, s) for s in seeds for job in jobs if s in job.seeds]
+        size = MOST_TURNS if limits.together else 1
+        for some in (turns[low : low + size] for low in range(0, len(turns), size)):
+            if limits.together:
+                hold_together(some, partial(_within, limits), FITS)
+            else:
+                some[0]()
+        return [job.row() for job in jobs]
 
 
-def _hold(text: str, limits: JobLimits) -> dict[str, Any]:
-    clock = Clock(limits.timeout_s)
-    try:
-        with clock.running():
+@final
+class _Job:
+    """One study of a chunk. Its seeds are tasks of their own, under one clock."""
+
+    def __init__(self, text: str, limits: JobLimits) -> None:
+        self._limits, self._clock = limits, Clock(limits.timeout_s)
+        self._outcomes: dict[int, list[Outcome]] = {}
+        self._failed: dict[str, Any] | None = None
+        self.seeds: tuple[int, ...] = ()
+        with self._guarded():
             config = json.loads(text)
-            study = study_of(config, _part)
-            keys = {name: sha256(_text(part)) for name, part in config["parties"].items()}
-            outcomes = [o for s in study.seeds for o in _hold_seed(study, keys, s, limits)]
-            return row_of(study, outcomes)
-    except StoppedError as fault:
-        return failed_row(fault.error, str(fault))
-    except Exception as fault:
-        if over_memory(fault):
-            stopped = memory_fault(limits.memory_gb)
-            return failed_row(stopped.error, str(stopped))
-        return failed_row(type(fault).__name__, str(fault))
+            self._study = study_of(config, _part)
+            self._keys = {name: sha256(_text(part)) for name, part in config["parties"].items()}
+            self.seeds = self._study.seeds
 
+    def row(self) -> dict[str, Any]:
+        """Its row, when all of its turns are over."""
+        if self._failed is None:
+            with self._guarded():
+                outcomes = [o for seed in self._study.seeds for o in self._outcomes[seed]]
+                return row_of(self._study, outcomes)
+        assert self._failed is not None
+        return self._failed
 
-def _hold_seed(
-    study: Study, keys: Mapping[str, str], seed: int, limits: JobLimits
-) -> list[Outcome]:
-    """All sessions of one seed.
+    def hold(self, seed: int) -> None:
+        """All sessions of one seed."""
+        if self._failed is not None:
+            return
+        with self._guarded():
+            study, desk = self._study, Desk(self._study, seed)
+            if self._limits.together:
+                fitter.set(partial(self._waiting, fitter.get()))
+            firms = {name: self._firm(firm, seed) for name, firm in study.firms.items()}
+            by_turns = _side_by_side if self._limits.together else in_turn
+            hold_docket(desk, Direct(firms, study.limits, ANSWERS, by_turns))
+            self._outcomes[seed] = desk.outcomes
 
-    Args:
-        keys: firm -> a hash of its configuration.
-    """
-    desk = Desk(study, seed)
-    firms = {name: _told(firm, keys[name], seed, limits) for name, firm in study.firms.items()}
-    hold_docket(desk, Direct(firms, study.limits, ANSWERS))
-    return desk.outcomes
+    def _waiting(self, batch: Fitter, fits: Sequence[Fit]) -> list[Fitted]:
+        """Ask for trainings; until the batch is done, others have their turns."""
+        with self._clock.paused():
+            return batch(fits)
 
+    def _firm(self, firm: Firm, seed: int) -> OneFirm:
+        """A firm with its memory; its own models of a seed outlive the job."""
+        key = self._keys[firm.name]
+        # A gate keeps a ledger of what it has seen: the firm's answers follow from that too.
+        guarded = firm.gate is not None and bool(firm.gate.checks)
+        return OneFirm(firm.answer, Memory(_models(key, seed)), "" if guarded else key)
 
-def _told(firm: Firm, key: str, seed: int, limits: JobLimits) -> OneFirm:
-    """A firm with its memory; its own models of a seed outlive the job."""
-
-    def answer(request: Request, memory: Memory) -> Answer:
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """What goes wrong ends this job only."""
         try:
-            return firm.answer(request, memory)
-        except (MemoryError, RuntimeError) as fault:
+            with self._clock.running():
+                yield
+        except StoppedError as fault:
+            self._failed = failed_row(fault.error, str(fault))
+        except Exception as fault:
+            error, told = type(fault).__name__, str(fault)
             if over_memory(fault):
-                raise memory_fault(limits.memory_gb) from fault
-            raise
+                error, told = OUT_OF_MEMORY, memory_words(self._limits.memory_gb)
+            self._failed = failed_row(error, told)
 
-    # A gate keeps a ledger of what it has seen: its firm's answers follow from their order too.
-    guarded = firm.gate is not None and bool(firm.gate.checks)
-    return OneFirm(answer, Memory(_models(key, seed)), "" if guarded else key)
+
+def _within(limits: JobLimits, fits: Sequence[Fit]) -> list[Fitted]:
+    """A batch, in the time of one job; whoever is too long for it is found one by one."""
+    with Clock(limits.timeout_s).running():
+        return fit_together(fits)
+
+
+def _side_by_side(calls: Sequence[Call]) -> list[Answer]:
+    """Several firms at once: their trainings are one batch."""
+    answers = []
+    for answer in hold_together(calls):
+        if isinstance(answer, Exception):
+            raise answer
+        answers.append(answer)
+    return answers
 
 
 @lru_cache(maxsize=1024)

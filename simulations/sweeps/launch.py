@@ -40,6 +40,7 @@ class Launch:
         address: null starts Ray on this machine, "auto" or "HOST:PORT" joins a cluster.
         num_cpus, num_gpus: shares of one worker.
         batch: jobs that a worker takes at a time.
+        together: the trainings of these jobs, of all their seeds and firms, are done as batches.
         timeout_s: seconds a job may take; 0: no limit.
         memory_gb: GB a job may ask for beyond what its worker has; 0: no limit.
         on_failure: "continue" with the other jobs, or "stop".
@@ -51,6 +52,7 @@ class Launch:
     num_cpus: float = 1.0
     num_gpus: float = 0.0
     batch: int = 16
+    together: bool = True
     timeout_s: float = 600.0
     memory_gb: float = 0.0
     on_failure: str = "continue"
@@ -74,10 +76,10 @@ class Launch:
             raise FedpactError(
                 f"launch.on_failure is {self.on_failure!r}; legal are {', '.join(ON_FAILURE)}."
             )
-        if not isinstance(self.retry_failed, bool):
-            raise FedpactError(
-                f"launch.retry_failed is {self.retry_failed!r}; legal are true and false."
-            )
+        for name in ("together", "retry_failed"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise FedpactError(f"launch.{name} is {value!r}; legal are true and false.")
         if self.address and self.workers is None:
             raise FedpactError(
                 "launch.workers is null, one a CPU of this machine, and launch.address joins a "
@@ -86,7 +88,7 @@ class Launch:
 
     @property
     def limits(self) -> JobLimits:
-        return JobLimits(self.timeout_s, self.memory_gb)
+        return JobLimits(self.timeout_s, self.memory_gb, self.together)
 
     @property
     def count(self) -> int:

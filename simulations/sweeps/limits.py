@@ -5,13 +5,14 @@ from __future__ import annotations
 import resource
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import final
+
+from parties.energy import own_seconds
 
 OUT_OF_TIME, OUT_OF_MEMORY = "OutOfTime", "OutOfMemory"
 GB = 1 << 30
@@ -20,20 +21,22 @@ GB = 1 << 30
 @final
 @dataclass(frozen=True)
 class JobLimits:
-    """What one job may take.
+    """What one job may take, and whether it has company.
 
     Args:
         timeout_s: seconds; 0: no limit.
         memory_gb: beyond what its process has already; 0: no limit.
+        together: it may share its process and batches with others.
     """
 
     timeout_s: float = 0.0
     memory_gb: float = 0.0
+    together: bool = True
 
 
 @final
-class StoppedError(BaseException):
-    """A job is over one of its limits. (No Exception: whoever guards a firm lets it through.)"""
+class StoppedError(Exception):
+    """A job is over one of its limits."""
 
     def __init__(self, error: str, message: str) -> None:
         super().__init__(message)
@@ -43,7 +46,11 @@ class StoppedError(BaseException):
 @final
 @dataclass
 class Clock:
-    """The time of one job; it runs only while the job has its turn.
+    """The time of one job, or of one batch; it runs only while that has its turn.
+
+    When the time is over it raises a `StoppedError` in the middle of whatever runs. It can do so in
+    a process's main thread only, and not within compiled code: that is for whoever watches the
+    process.
 
     Args:
         limit: seconds; 0: no limit.
@@ -54,38 +61,35 @@ class Clock:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """The job's turn.
-
-        Raises:
-            StoppedError: in the middle of whatever runs, when its time is over. Only in a process's
-                main thread, and not while compiled code runs: that is for who started the process.
-        """
-        begun = time.monotonic()
-        timed = self.limit > 0 and threading.current_thread() is threading.main_thread()
-        if not timed:
-            try:
-                yield
-            finally:
-                self.spent += time.monotonic() - begun
-            return
-        before = signal.signal(signal.SIGALRM, self._over)
-        signal.setitimer(signal.ITIMER_REAL, max(self.limit - self.spent, 1e-3))
+        """A turn of the job."""
+        self._start()
         try:
             yield
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-            self.spent += time.monotonic() - begun
+            self._stop()
 
-    def charge(self, seconds: float) -> None:
-        """Add time that was spent for it elsewhere.
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within a turn: others have theirs. Only its own part of what they do together counts."""
+        self._stop()
+        before = own_seconds()[1]
+        yield
+        self.spent += own_seconds()[1] - before
+        self._start()
 
-        Raises:
-            StoppedError: its time is over.
-        """
-        self.spent += seconds
-        if 0 < self.limit < self.spent:
+    def _start(self) -> None:
+        self._since = own_seconds()[1]
+        if self.limit and self.spent >= self.limit:
             raise self._fault()
+        if self.limit and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGALRM, self._over)
+            signal.setitimer(signal.ITIMER_REAL, self.limit - self.spent)
+
+    def _stop(self) -> None:
+        self.spent += own_seconds()[1] - self._since
+        if self.limit and threading.current_thread() is threading.main_thread():
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
     def _over(self, number: int, frame: FrameType | None) -> None:
         raise self._fault()
@@ -130,9 +134,7 @@ def over_memory(fault: BaseException) -> bool:
     )
 
 
-def memory_fault(limit: float) -> StoppedError:
+def memory_words(limit: float) -> str:
     """What a job that has no memory left is told."""
     allowed = f"launch.memory_gb={limit:g}" if limit else "this machine's memory"
-    return StoppedError(
-        OUT_OF_MEMORY, f"it asked for more than {allowed} holds. Raise that, or make it smaller."
-    )
+    return f"it asked for more than {allowed} holds. Raise that, or make the study smaller."
