@@ -1,0 +1,278 @@
+"""sweep.html: one self-contained page on many studies, from their table alone."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from parties.exchange import Array
+from server.verdict import BASELINE
+from simulations.page import render
+from simulations.results import write_whole
+from simulations.sweeps import charts, maps
+from simulations.sweeps.agreement import agreement
+from simulations.sweeps.columns import Axis, amounts, answers, axes_of, label, unsure
+from simulations.sweeps.maps import Kind, Panel, Plane
+from simulations.sweeps.sensitivity import VERDICT, Effect, effects
+
+ROWS = 2_000  # of the table that are shown
+FIRMS = 4  # whose gains are drawn and listed one by one
+SCRIPT = Path(__file__).with_name("table.js")
+
+
+def write_sweep_report(table: pd.DataFrame, facts: Mapping[str, Any], folder: Path) -> Path:
+    """Write sweep.html: one file that needs no network and no other file, nor its script.
+
+    Args:
+        table: a row a study, as in sweep.csv.
+        facts: of the whole sweep, as in sweep.json.
+    """
+    path = folder / "sweep.html"
+    write_whole(path, render("sweeps/sweep.html", _content(table, facts)))
+    return path
+
+
+def _content(table: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, Any]:
+    axes = axes_of(table, facts)
+    ok = (table["status"] == "ok").to_numpy(dtype=bool)
+    contracts = [name for name in facts["contracts"] if name != BASELINE]
+    kinds = maps.kinds_of(facts["contracts"])
+    found = effects(table, axes)
+    ranked = _by_effect(axes, found)
+    plane = maps.plane_of(ranked[:2]) if ok.any() else None
+    drawn = facts["firms"][:FIRMS]
+    top = _top(table[ok], contracts, drawn)
+    agreed = agreement(table)
+    script = SCRIPT.read_text("utf-8")
+    return {
+        "facts": facts,
+        "baseline": BASELINE,
+        "axes": axes,
+        "varying": [axis.key for axis in axes if len(axis.levels) > 1],
+        "ok": int(ok.sum()),
+        "undecided": int((ok & table["best"].isna()).sum()),
+        "wins": _wins(table[ok], contracts),
+        "kinds": kinds,
+        "verdicts": maps.VERDICTS,
+        "plane": plane,
+        "best": _best(plane, table, kinds) if plane else None,
+        "amounts": _amounts(plane, table, contracts, facts, top) if plane else {},
+        "top": top,
+        "left_out": len(facts["firms"]) - len(drawn),
+        "predicted": any(a["compared"] + a["undecided"] for a in agreed.values()),
+        "agreement": agreed,
+        "verdict_maps": _verdicts(plane, table, contracts) if plane else {},
+        "front": charts.front_of(table[ok], kinds, BASELINE, facts["firms"]) if ok.any() else None,
+        "effects": _nested(found),
+        "table": _table(table, axes, contracts, drawn),
+        "failures": _failures(table, axes, facts),
+        "command": _command(facts),
+        "provenance": {
+            "versions": json.dumps(facts["versions"], indent=2, ensure_ascii=False),
+            "data": json.dumps(facts["data"], indent=2, ensure_ascii=False),
+        },
+        "extra": _extra(facts["extra"]),
+        "script": Markup(script),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    }
+
+
+# ------------------------------------------------------------------------------ words and tables
+
+
+def _wins(table: pd.DataFrame, contracts: Sequence[str]) -> dict[str, dict[str, int]]:
+    """For each contract: in how many studies every firm signs, some refuses, undecided, best."""
+    best = Counter(table["best"].dropna())
+    found = {}
+    for contract in contracts:
+        signed = answers(table[f"{contract}.signed"])
+        found[contract] = {
+            "signs": int((signed == 1).sum()),
+            "refuses": int((signed == 0).sum()),
+            "undecided": int(np.isnan(signed).sum()),
+            "best": best[contract],
+        }
+    found[BASELINE] = {"best": best[BASELINE]}
+    return found
+
+
+def _by_effect(axes: Sequence[Axis], found: Sequence[Effect]) -> list[Axis]:
+    """Axes by what they explain of the best contract, then of all else; equals as designed."""
+    verdict, rest = (
+        dict.fromkeys((a.key for a in axes), 0.0),
+        dict.fromkeys((a.key for a in axes), 0.0),
+    )
+    for effect in found:
+        part = verdict if effect.answer == VERDICT else rest
+        # What a small sample explains by chance does not make an axis matter.
+        part[effect.axis] += (effect.share or 0.0) - (effect.chance or 0.0)
+    varying = [axis for axis in axes if len(axis.levels) > 1]
+    return sorted(varying, key=lambda a: (-round(verdict[a.key], 9), -round(rest[a.key], 9)))
+
+
+def _nested(found: Sequence[Effect]) -> dict[str, list[Effect]]:
+    """Answer -> what each axis explains of it; answers that never vary are left out."""
+    nested: dict[str, list[Effect]] = {}
+    for effect in found:
+        if effect.share is not None:
+            nested.setdefault(effect.answer, []).append(effect)
+    return nested
+
+
+def _table(
+    table: pd.DataFrame, axes: Sequence[Axis], contracts: Sequence[str], firms: Sequence[str]
+) -> dict[str, Any]:
+    """Groups of headers and the rows below them; every cell is a word or a number."""
+    heads: list[tuple[str, list[str]]] = [("study", ["job", *(a.key for a in axes), "best"])]
+    columns: list[list[Any]] = [table["job"].tolist()]
+    columns += [[axis.labels[place] for place in axis.places] for axis in axes]
+    failed = (table["status"] == "failed").tolist()
+    best = table["best"].astype(object).where(table["best"].notna(), "undecided").tolist()
+    columns.append(["failed" if bad else word for bad, word in zip(failed, best, strict=True)])
+    for contract in contracts:
+        heads.append((contract, ["signed", "predicted", "surplus", *firms]))
+        for part in ("signed", "predicted_signed"):
+            words = {1.0: "yes", 0.0: "no"}
+            none = "undecided" if part == "signed" else ""
+            told = [words.get(v, none) for v in answers(table[f"{contract}.{part}"])]
+            columns.append(["" if bad else w for bad, w in zip(failed, told, strict=True)])
+        for name in ("surplus", *(f"{firm}.gain" for firm in firms)):
+            columns.append([_amount(v) for v in amounts(table[f"{contract}.{name}"])])
+    rows = list(zip(*(column[:ROWS] for column in columns), strict=True))
+    return {"heads": heads, "rows": rows, "whole": len(table)}
+
+
+def _amount(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _failures(
+    table: pd.DataFrame, axes: Sequence[Axis], facts: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    failed = table[table["status"] == "failed"]
+    return [
+        {**{k: row[k] for k in ("job", "error", "message")}, "command": job_command(row, facts)}
+        for row in failed.to_dict("records")
+    ]
+
+
+def _command(facts: Mapping[str, Any]) -> str:
+    words = facts["command"]
+    line = words if isinstance(words, str) else shlex.join(words)
+    return line.replace("__main__.py", "python -m simulations", 1)
+
+
+def job_command(row: Mapping[Any, Any], facts: Mapping[str, Any]) -> str:
+    """The command that holds one study of a sweep alone, quoted for a shell.
+
+    >>> facts = {"command": "fedpact sweep=costs sweep.jobs=4", "axes": [{"key": "market.C1"}]}
+    >>> job_command({"market.C1": 2.5}, facts)
+    'fedpact sweep=none market.C1=2.5'
+    """
+    words = shlex.split(_command(facts))
+    kept = [word for word in words if not re.match(r"\+*(sweep[.=@]|run_dir=|resume=)", word)]
+    axes = [f"{axis['key']}={_override(row[axis['key']])}" for axis in facts["axes"]]
+    return shlex.join([*kept, "sweep=none", *axes])
+
+
+def _override(value: Any) -> str:
+    """A value as Hydra's command line reads it."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and value == value:
+        return repr(value)
+    text = label(value)
+    if re.fullmatch(r"[\w.+/-]+", text) or (isinstance(value, str) and value[:1] in "[{"):
+        return text
+    # Inside its quotes a backslash is one, unless it stands before a quote.
+    escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text)
+    return f"'{escaped}'"
+
+
+def _extra(extra: Mapping[str, Any]) -> dict[str, Any]:
+    optimum = extra.get("optimum")
+    rest = {key: value for key, value in extra.items() if key != "optimum"}
+    text = json.dumps(rest, indent=2, ensure_ascii=False, default=str) if rest else ""
+    return {"optimum": optimum, "rest": text}
+
+
+# ---------------------------------------------------------------------------------------- drawings
+
+
+def _best(plane: Plane, table: pd.DataFrame, kinds: Mapping[str, Kind]) -> Panel:
+    best = table["best"].astype(object).where(table["best"].notna(), "undecided")
+    found = best.where(table["status"] == "ok", "failed").to_numpy(dtype=object)
+    return maps.kind_map(plane, "best contract that every firm signs", found, kinds)
+
+
+def _verdicts(
+    plane: Plane, table: pd.DataFrame, contracts: Sequence[str]
+) -> dict[str, tuple[Panel, Panel]]:
+    """For each contract what was measured and what the exact game predicts."""
+    failed = (table["status"] == "failed").to_numpy(dtype=bool)
+
+    def drawn(contract: str, part: str, none: str, title: str) -> Panel:
+        said = answers(table[f"{contract}.{part}"])
+        found = np.where(said == 1, "signs", np.where(said == 0, "refuses", none)).astype(object)
+        found[failed] = "failed"
+        return maps.kind_map(plane, title, found, maps.VERDICTS)
+
+    return {
+        contract: (
+            drawn(contract, "signed", "undecided", f"{contract}, measured"),
+            drawn(contract, "predicted_signed", "no prediction", f"{contract}, predicted"),
+        )
+        for contract in contracts
+    }
+
+
+def _amounts(
+    plane: Plane,
+    table: pd.DataFrame,
+    contracts: Sequence[str],
+    facts: Mapping[str, Any],
+    top: float,
+) -> dict[str, list[Panel]]:
+    """For each contract its joint surplus and each firm's gain: maps, or lines on one axis."""
+    firms, unit = facts["firms"][:FIRMS], facts["unit"]
+    if plane.y is None:
+        return {
+            contract: [charts.gain_lines(table, plane.x, contract, firms, unit)]
+            for contract in contracts
+        }
+
+    def drawn(contract: str, name: str, column: str, open_: Array) -> Panel:
+        values = amounts(table[f"{contract}.{column}"])
+        title = maps.short(f"{contract}: {name}", 44)
+        return maps.amount_map(plane, title, values, open_, top, unit)
+
+    found = {}
+    for contract in contracts:
+        whole = unsure(table, contract, facts["firms"])
+        found[contract] = [drawn(contract, "joint surplus", "surplus", whole)]
+        for firm in firms:
+            column = f"{firm}.gain"
+            found[contract].append(drawn(contract, firm, column, unsure(table, contract, [firm])))
+    return found
+
+
+def _top(table: pd.DataFrame, contracts: Sequence[str], firms: Sequence[str]) -> float:
+    """The amount at which colours are full: few studies lie beyond it."""
+    columns = [
+        f"{c}.{part}" for c in contracts for part in ("surplus", *(f"{f}.gain" for f in firms))
+    ]
+    values = np.concatenate([amounts(table[column]) for column in columns] or [np.zeros(0)])
+    values = np.abs(values[~np.isnan(values)])
+    top = float(np.quantile(values, 0.98)) if len(values) else 0.0
+    return top or float(values.max(initial=0.0)) or 1.0

@@ -1,0 +1,294 @@
+"""sweep.html: one safe file on many studies, whatever their axes, firms and failures."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import shlex
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from simulations.sweeps import maps
+from simulations.sweeps.columns import axes_of
+from simulations.sweeps.report import ROWS, SCRIPT, job_command, write_sweep_report
+from tests.sweep_tables import CONTRACTS, FULL, TRAIN, facts_of, failed, grid, study_table
+from tests.test_report import LOADING, Page
+
+STEPS = [-2.0, -1.0, -0.1, 0.5, 2.0]
+THREE = grid(market_C1=STEPS, market_R0=[-1.0, 0.0, 1.0], play=["myopic", "equilibrium"])
+RANDOM = pd.DataFrame(np.random.default_rng(0).uniform(-2, 2, (30, 2)), columns=["a.x", "a.y"])
+
+
+def undecided(table: pd.DataFrame) -> pd.DataFrame:
+    table = table.copy()
+    table[[c for c in table if c.endswith((".signed", ".irpo"))]] = pd.NA
+    table[[c for c in table if c.endswith(".decision")]] = "undecided"
+    return table.assign(best=None)
+
+
+TABLES: dict[str, pd.DataFrame] = {
+    "no axis": study_table(pd.DataFrame(index=[0])),
+    "one axis": study_table(grid(market_C1=STEPS)),
+    "one axis of words": study_table(grid(play=["myopic", "equilibrium", "[1, 2]"])),
+    "two axes": failed(study_table(grid(market_C1=STEPS, market_R0=STEPS)), [3], "E", "broke"),
+    "three axes": study_table(THREE),
+    "random": study_table(RANDOM),
+    "three firms": study_table(grid(market_C1=STEPS), ("a", "b", "c")),
+    "all failed": failed(study_table(grid(market_C1=STEPS)), list(range(5)), "ValueError", "broke"),
+    "all undecided": undecided(study_table(grid(market_C1=STEPS, play=["x"]))),
+}
+
+
+def page_of(table: pd.DataFrame, folder: Path, **facts: Any) -> Page:
+    return Page(write_sweep_report(table, facts_of(table, **facts), folder))
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Page]:
+    folder = tmp_path_factory.mktemp("pages")
+    return {name: page_of(table, folder) for name, table in TABLES.items()}
+
+
+def labels(page: Page) -> list[str]:
+    return [figure["aria-label"] for figure in page.named("figure")]
+
+
+def drawn(page: Page) -> list[str]:
+    return [text for tag, text in page.texts if tag == "text"]
+
+
+def body_of(page: Page, table: str) -> list[list[str]]:
+    """The words of a table's rows."""
+    found = re.search(rf'<table id="{table}">.*?</table>', page.source, re.DOTALL)
+    rows = re.findall(r"<tr>(.*?)</tr>", found[0].split("</thead>")[1], re.DOTALL)
+    return [re.findall(r"<td>(.*?)</td>", row) for row in rows]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_has_a_page_that_is_whole_and_accessible(
+    name: str, pages: dict[str, Page]
+) -> None:
+    page = pages[name]
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels.count(1) == 1
+    assert levels.count(2) == 8
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert all(f["role"] == "img" and f["aria-label"] for f in page.named("figure"))
+    assert all(cell.get("scope") for cell in page.named("th"))
+    assert len(page.named("table")) == len(page.named("caption"))
+    ids = Counter(attrs["id"] for _, attrs in page.tags if "id" in attrs)
+    assert [name for name, times in ids.items() if times > 1] == []
+    assert set(re.findall(r'(?:url\(|xlink:href=")#([^)"]+)', page.source)) <= set(ids)
+    assert set(re.findall(r'getElementById\("(\w+)"\)', SCRIPT.read_text())) <= set(ids)
+    assert len(body_of(page, "studies")) == len(TABLES[name])
+    assert not re.search(r"\bnan\b|\bNone\b|<NA>", page.text)
+
+
+@pytest.mark.parametrize("name", ["two axes", "random"])
+def test_the_page_loads_nothing_and_runs_only_its_own_script(
+    name: str, pages: dict[str, Page]
+) -> None:
+    page = pages[name]
+    for _, attrs in page.tags:
+        for key, value in attrs.items():
+            assert key not in LOADING or value.startswith(("#", "data:image/png;base64,"))
+            assert not key.startswith("on")
+    assert re.findall(r"url\((?!#)", page.source) == []
+    assert re.findall(r"https?://", page.source) == []
+    (script,) = re.findall(r"<script>(.*?)</script>", page.source, re.DOTALL)
+    hashed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = next(m["content"] for m in page.named("meta") if m.get("http-equiv"))
+    assert policy == (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+        f"script-src 'sha256-{hashed}'"
+    )
+
+
+def test_the_headline_counts_the_studies(pages: dict[str, Page]) -> None:
+    table = TABLES["two axes"]
+    best = Counter(table["best"].dropna())
+    open_ = int((table["best"].isna() & (table["status"] == "ok")).sum())
+    assert (best[FULL], best["no_sharing"], open_) == (10, 11, 3)  # by s = C1 + R0, and one failed
+    text = pages["two axes"].text
+    assert "Of 25 studies, the best contract that every firm signs is" in text
+    assert "full_sharing in 10 (40 %), " in text
+    assert "no_sharing in 11 (44 %), undecided in 3 (12 %); 1 failed." in text
+    signed = table[f"{TRAIN}.signed"]
+    words = f"every firm signs in {(signed == True).sum()}, some firm refuses in"  # noqa: E712
+    assert f"{words} {(signed == False).sum()}, undecided in {24 - signed.count()} of 24." in text  # noqa: E712
+
+
+def test_on_two_axes_every_cell_of_the_map_has_the_letter_of_its_contract(
+    pages: dict[str, Page],
+) -> None:
+    source = pages["two axes"].source
+    panel = source.split("best contract that every firm signs, of")[1].split("</svg>")[0]
+    letters = Counter(re.findall(r"<text[^>]*>(\S+)</text>", panel))
+    assert {k: letters[k] for k in "FNT?!"} == {"F": 10, "N": 11, "T": 0, "?": 3, "!": 1}
+
+
+def test_gains_are_written_into_the_cells_and_told_in_words(pages: dict[str, Page]) -> None:
+    page = pages["two axes"]
+    assert drawn(page).count("+4.00") == 1  # alice under full_sharing, C1 = R0 = 2
+    gains = [text for text in labels(page) if text.startswith(f"{FULL}: alice")]
+    assert gains[0].startswith(
+        f"{FULL}: alice: \N{MINUS SIGN}4 to +4 money a client, above zero in"
+    )
+    assert len([text for text in labels(page) if ": joint surplus: " in text]) == len(CONTRACTS)
+
+
+def test_studies_that_lie_anywhere_are_points_and_grids_are_cells(pages: dict[str, Page]) -> None:
+    planes = {}
+    for name in ("random", "two axes", "one axis"):
+        planes[name] = maps.plane_of(axes_of(TABLES[name], facts_of(TABLES[name])))
+    assert {name: plane.cells for name, plane in planes.items()} == {
+        "random": False,
+        "two axes": True,
+        "one axis": True,
+    }
+    assert "nothing was measured between points" in pages["random"].text
+    refined = axes_of(study_table(RANDOM.head(8)), facts_of(study_table(RANDOM.head(8))))
+    assert not maps.plane_of(refined).cells
+
+
+def test_of_three_axes_the_maps_show_the_two_that_matter(pages: dict[str, Page]) -> None:
+    page = pages["three axes"]
+    assert "hangs most, market.C1 and market.R0; also varied: play." in page.text
+    assert "A cell holds several studies, which differ on play" in page.text
+    assert "play" not in drawn(page)
+
+
+def test_one_axis_has_lines_with_a_mark_for_each_firm(pages: dict[str, Page]) -> None:
+    page = pages["one axis"]
+    told = [text for text in labels(page) if text.startswith("Gains under")]
+    assert len(told) == len(CONTRACTS)
+    assert f"Gains under {FULL} along market.C1: alice \N{MINUS SIGN}2 to +2; bob" in told[-1]
+    assert drawn(page).count("joint surplus") == len(CONTRACTS)
+
+
+def test_measured_verdicts_stand_beside_the_predicted_ones(pages: dict[str, Page]) -> None:
+    page = pages["two axes"]
+    pairs = [text for text in labels(page) if re.match(r"\w+, (measured|predicted)", text)]
+    assert [re.split(", of", text)[0] for text in pairs] == [
+        f"{contract}, {part}" for contract in CONTRACTS for part in ("measured", "predicted")
+    ]
+    assert "infer_sharing : measured and predicted verdicts agree in 24 of 24 decided" in page.text
+
+
+def test_without_a_prediction_there_is_one_sentence_instead(tmp_path: Path) -> None:
+    table = TABLES["one axis"].copy()
+    table[[c for c in table if c.endswith("predicted_signed")]] = pd.NA
+    page = page_of(table, tmp_path)
+    assert "There is no prediction: the firms contest no clients" in page.text
+    assert not [text for text in labels(page) if ", predicted" in text]
+
+
+def test_the_front_of_gains_that_rise_together_is_the_largest(pages: dict[str, Page]) -> None:
+    for name in ("one axis", "three firms"):
+        page = pages[name]
+        assert "Outcomes on the front (1)" in page.text
+        (label,) = [text for text in labels(page) if "on the front" in text]
+        assert label.startswith("gain of " + ("alice" if name == "one axis" else "the firm that"))
+        best = "+2, +2.1" if name == "one axis" else "+2, +6.3"
+        assert label.endswith(f"on the front: full_sharing {best}")
+
+
+def test_where_all_studies_failed_the_page_says_so_and_lists_them(pages: dict[str, Page]) -> None:
+    page = pages["all failed"]
+    assert "All 5 studies failed, so nothing is known" in page.text
+    assert page.text.count("no study was finished") == 3
+    assert "ValueError in 5." in page.text
+    assert page.text.count("sweep=none market.C1=") == 5
+    assert labels(page) == []
+
+
+def test_where_all_is_undecided_no_share_is_made_up(pages: dict[str, Page]) -> None:
+    page = pages["all undecided"]
+    assert "undecided in 5 (100 %)" in page.text
+    assert page.text.count("no study is decided, so nothing can be compared") == 3
+
+
+HOSTILE = "</td></svg><script>alert(1)</script><img src=x onerror=alert(2)>&$\\frac{1$"
+
+
+def test_hostile_names_and_messages_stay_words(tmp_path: Path) -> None:
+    firm = HOSTILE.replace(".", "")
+    for design in (grid(market_C1=[0.0, 1.0]), grid(market_C1=[0.0, 1.0], market_R0=[0.0, 1.0])):
+        table = failed(study_table(design, (firm, "bob")), [0], HOSTILE, HOSTILE)
+        page = page_of(table, tmp_path, name=HOSTILE, notes=[HOSTILE], design=HOSTILE)
+        assert [tag for tag, _ in page.tags].count("script") == 1
+        assert "img" not in {tag for tag, _ in page.tags}
+        assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
+        assert page.text.count(HOSTILE) >= 5
+
+
+def test_a_thousand_studies_keep_the_page_below_three_megabytes(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    design = pd.DataFrame(random.uniform(-2, 2, (1_000, 2)), columns=["market.C1", "market.R0"])
+    design["play"] = random.choice(["myopic", "equilibrium"], 1_000)
+    page = page_of(study_table(design), tmp_path)
+    assert len(page.source) < 3e6
+    assert len(body_of(page, "studies")) == 1_000
+
+
+def test_of_very_many_studies_the_first_are_shown_and_the_rest_is_pointed_to(
+    tmp_path: Path,
+) -> None:
+    table = study_table(pd.DataFrame({"x": [1.0] * (ROWS + 1)}))
+    page = page_of(table, tmp_path)
+    assert len(body_of(page, "studies")) == ROWS
+    assert "The first 2,000 of 2,001 studies; all are in sweep.csv" in page.text
+
+
+@pytest.mark.parametrize("name", ["one axis of words", "all failed", "all undecided"])
+def test_the_table_on_disk_gives_the_same_bytes(
+    name: str, tmp_path: Path, pages: dict[str, Page]
+) -> None:
+    table, facts = TABLES[name], facts_of(TABLES[name])
+    first = pages[name].source.encode()
+    table.to_csv(tmp_path / "sweep.csv", index=False)
+    table.to_parquet(tmp_path / "sweep.parquet")
+    csv, parquet = pd.read_csv(tmp_path / "sweep.csv"), pd.read_parquet(tmp_path / "sweep.parquet")
+    for read in (csv, parquet):
+        assert write_sweep_report(read, facts, tmp_path).read_bytes() == first
+
+
+def test_the_optimum_of_a_search_is_told(tmp_path: Path) -> None:
+    optimum = {"values": {"market.C1": 2.0}, "surplus": 4.1}
+    text = page_of(TABLES["one axis"], tmp_path, extra={"optimum": optimum, "regret": 0}).text
+    assert "its optimum at market.C1=2.0 : joint surplus +4.1000." in text
+    assert '"regret": 0' in text
+
+
+VALUES = [
+    2.5,
+    1e-7,
+    3,
+    True,
+    None,
+    "myopic",
+    "two words",
+    "it's, [so] called",
+    "a\\b",
+    '[1, "x y"]',
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_the_command_of_a_study_is_read_by_hydra_as_its_axes(value: Any) -> None:
+    command = ["__main__.py", "experiment=loans", "sweep=costs", "sweep.jobs=4", "run_dir=a b"]
+    facts = {"command": command, "axes": [{"key": "market.C1"}]}
+    words = shlex.split(job_command({"market.C1": value}, facts))
+    assert words[:-1] == ["python", "-m", "simulations", "experiment=loans", "sweep=none"]
+    found = OverridesParser.create().parse_override(words[-1])
+    expected = [1, "x y"] if value == '[1, "x y"]' else value
+    assert (found.key_or_group, found.value()) == ("market.C1", expected)
+    assert isinstance(found.value(), str) == isinstance(expected, str)
