@@ -25,7 +25,10 @@ from simulations.words import spelled_out
 
 # Not part of the study: they may differ when a run is resumed.
 OWN = ("run_dir", "resume", "format", "dry_run")
-FREE = ("engine", "limits", "format", "launch", "progress", "resume", "run_dir", "dry_run")
+FREE = (
+    *("engine", "launch", "tracking", "limits", "format", "progress", "resume", "run_dir"),
+    "dry_run",
+)
 
 
 def _run_dir(run_dir: Any, resume: Any, dry_run: Any, name: Any, sweep: Any) -> str:

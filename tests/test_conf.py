@@ -53,6 +53,7 @@ from simulations.results import RunFolder
 from simulations.study import study_of
 from simulations.sweeps import Design
 from simulations.sweeps.launch import Launch
+from simulations.tracking import Tracking
 from tests.checks import (
     SMALL_HEART,
     SMALL_LOANS,
@@ -86,6 +87,7 @@ KINDS: dict[str, type] = {
     "stopping": Stopping,
     "strategy": Strategy,
     "sweep": Design,
+    "tracking": Tracking,
 }
 
 

@@ -181,7 +181,11 @@ def job_command(row: Mapping[Any, Any], facts: Mapping[str, Any]) -> str:
     'fedpact sweep=none market.C1=2.5'
     """
     words = shlex.split(_command(facts))
-    kept = [word for word in words if not re.match(r"\+*(sweep[.=@]|run_dir=|resume=)", word)]
+    kept = [
+        word
+        for word in words
+        if not re.match(r"\+*(sweep[.=]|tracking[.=]|run_dir=|resume=)", word)
+    ]
     axes = [f"{axis['key']}={_override(row[axis['key']])}" for axis in facts["axes"]]
     return shlex.join([*kept, "sweep=none", *axes])
 
