@@ -19,6 +19,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from parties.exchange import Array
 from simulations.game.regions import colours
@@ -226,8 +227,8 @@ def amount_map(
             for marker, colour, side in (("^", GAIN, amounts > 0), ("v", LOSS, amounts <= 0)):
                 sure = side & ~unsure
                 faces = [to_rgba(colour, s) for s in _strength(amounts[sure], top)]
-                _points(axes, plane, sure, marker, faces, "none")
-                _points(axes, plane, side & unsure, marker, None, colour)
+                _points(axes, plane, sure, marker, faces, width=0.3)
+                _points(axes, plane, side & unsure, marker, None, edge=colour)
         _frame(axes, plane)
 
     return panel(f"{title}: {told}".replace("-", "\N{MINUS SIGN}"), plane.size, draw, title)
@@ -266,7 +267,7 @@ def _amount_cells(axes: Axes, plane: Plane, amounts: Array, unsure: Array, top: 
 
 def _strength(values: Array, top: float) -> Array:
     """Of a point's colour: pale near zero, but never so pale that it is not seen."""
-    return 0.25 + 0.75 * np.minimum(1, np.abs(values) / top)
+    return 0.35 + 0.65 * np.minimum(1, np.abs(values) / top)
 
 
 def _shade(value: float, top: float) -> tuple[float, float, float, float]:
@@ -299,20 +300,34 @@ def _hatch(axes: Axes, cells: Sequence[tuple[int, int]], hatch: str) -> None:
         np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]]) / 2 + (c, r) for r, c in cells
     ]
     outline = Outline.make_compound_path(*[Outline(c, closed=True) for c in corners])
-    axes.add_patch(PathPatch(outline, fill=False, hatch=hatch, edgecolor=EDGE, linewidth=0.4))
+    edge = 0.4 if max(axes.get_images()[0].get_size()) <= WRITTEN else 0
+    axes.add_patch(PathPatch(outline, fill=False, hatch=hatch, edgecolor=EDGE, linewidth=edge))
 
 
 def _points(
-    axes: Axes, plane: Plane, chosen: Array, marker: str, colour: Any, edge: str = EDGE
+    axes: Axes,
+    plane: Plane,
+    chosen: Array,
+    marker: str,
+    colour: Any,
+    edge: str = EDGE,
+    width: float = 0.8,
 ) -> None:
     """Points of some studies; hollow without a colour."""
-    x = plane.x.positions[chosen]
-    y = np.zeros(len(x)) if plane.y is None else plane.y.positions[chosen]
+    x = _spread(plane.x)[chosen]
+    y = np.zeros(len(x)) if plane.y is None else _spread(plane.y)[chosen]
     many = len(chosen) > POINTS
     face = "none" if colour is None else colour
-    style: dict[str, Any] = {"linewidths": 0.8, "rasterized": many, "s": 14 if many else 26}
+    style: dict[str, Any] = {"linewidths": width, "rasterized": many, "s": 14 if many else 26}
     style |= {"color": edge} if marker in "x+" else {"facecolors": face, "edgecolors": edge}
     axes.scatter(x, y, marker=marker, **style)
+
+
+def _spread(axis: Axis) -> Array:
+    """Positions along an axis; around a word they are spread, so that each point is seen."""
+    golden = (math.sqrt(5) - 1) / 2
+    aside = (np.arange(len(axis.places)) * golden) % 1 - 0.5
+    return axis.positions + (0.0 if axis.numeric else 0.6 * aside)
 
 
 def _frame(axes: Axes, plane: Plane) -> None:
@@ -335,6 +350,9 @@ def ticks(axes: Axes, name: str, axis: Axis, by_level: bool) -> None:
     if not by_level:
         if axis.log and axis.positions.min() > 0:
             getattr(axes, f"set_{name}scale")("log")
+            scale = getattr(axes, f"{name}axis")
+            scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            scale.set_minor_formatter(NullFormatter())
         return
     every = math.ceil(len(axis.levels) / TICKS)
     places = range(0, len(axis.levels), every)

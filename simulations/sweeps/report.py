@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from parties.exchange import Array
 from server.verdict import BASELINE
 from simulations.page import render
 from simulations.results import write_whole
@@ -52,7 +51,7 @@ def _content(table: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, Any]:
     ranked = _by_effect(axes, found)
     plane = maps.plane_of(ranked[:2]) if ok.any() else None
     drawn = facts["firms"][:FIRMS]
-    top = _top(table[ok], contracts, drawn)
+    tops = _tops(table[ok], contracts, drawn)
     agreed = agreement(table)
     script = SCRIPT.read_text("utf-8")
     return {
@@ -67,8 +66,8 @@ def _content(table: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, Any]:
         "verdicts": maps.VERDICTS,
         "plane": plane,
         "best": _best(plane, table, kinds) if plane else None,
-        "amounts": _amounts(plane, table, contracts, facts, top) if plane else {},
-        "top": top,
+        "amounts": _amounts(plane, table, contracts, facts, tops) if plane else {},
+        "tops": tops,
         "left_out": len(facts["firms"]) - len(drawn),
         "predicted": any(a["compared"] + a["undecided"] for a in agreed.values()),
         "agreement": agreed,
@@ -109,10 +108,8 @@ def _wins(table: pd.DataFrame, contracts: Sequence[str]) -> dict[str, dict[str, 
 
 def _by_effect(axes: Sequence[Axis], found: Sequence[Effect]) -> list[Axis]:
     """Axes by what they explain of the best contract, then of all else; equals as designed."""
-    verdict, rest = (
-        dict.fromkeys((a.key for a in axes), 0.0),
-        dict.fromkeys((a.key for a in axes), 0.0),
-    )
+    verdict = dict.fromkeys((axis.key for axis in axes), 0.0)
+    rest = dict(verdict)
     for effect in found:
         part = verdict if effect.answer == VERDICT else rest
         # What a small sample explains by chance does not make an axis matter.
@@ -246,7 +243,7 @@ def _amounts(
     table: pd.DataFrame,
     contracts: Sequence[str],
     facts: Mapping[str, Any],
-    top: float,
+    tops: Mapping[str, float],
 ) -> dict[str, list[Panel]]:
     """For each contract its joint surplus and each firm's gain: maps, or lines on one axis."""
     firms, unit = facts["firms"][:FIRMS], facts["unit"]
@@ -256,27 +253,28 @@ def _amounts(
             for contract in contracts
         }
 
-    def drawn(contract: str, name: str, column: str, open_: Array) -> Panel:
-        values = amounts(table[f"{contract}.{column}"])
+    def drawn(contract: str, name: str, part: str, firms: Sequence[str]) -> Panel:
+        values = amounts(table[f"{contract}.{part}"])
+        open_, top = unsure(table, contract, firms), tops[part.rpartition(".")[2]]
         title = maps.short(f"{contract}: {name}", 44)
         return maps.amount_map(plane, title, values, open_, top, unit)
 
+    return {
+        contract: [
+            drawn(contract, "joint surplus", "surplus", facts["firms"]),
+            *(drawn(contract, firm, f"{firm}.gain", [firm]) for firm in firms),
+        ]
+        for contract in contracts
+    }
+
+
+def _tops(table: pd.DataFrame, contracts: Sequence[str], firms: Sequence[str]) -> dict[str, float]:
+    """The surplus and the gain at which colours are full: few studies lie beyond."""
+    parts = {"surplus": ["surplus"], "gain": [f"{firm}.gain" for firm in firms]}
     found = {}
-    for contract in contracts:
-        whole = unsure(table, contract, facts["firms"])
-        found[contract] = [drawn(contract, "joint surplus", "surplus", whole)]
-        for firm in firms:
-            column = f"{firm}.gain"
-            found[contract].append(drawn(contract, firm, column, unsure(table, contract, [firm])))
+    for name, columns in parts.items():
+        drawn = [amounts(table[f"{c}.{column}"]) for c in contracts for column in columns]
+        values = np.abs(np.concatenate([*drawn, np.zeros(1)]))
+        values = values[values > 0]
+        found[name] = float(np.quantile(values, 0.98)) if len(values) else 1.0
     return found
-
-
-def _top(table: pd.DataFrame, contracts: Sequence[str], firms: Sequence[str]) -> float:
-    """The amount at which colours are full: few studies lie beyond it."""
-    columns = [
-        f"{c}.{part}" for c in contracts for part in ("surplus", *(f"{f}.gain" for f in firms))
-    ]
-    values = np.concatenate([amounts(table[column]) for column in columns] or [np.zeros(0)])
-    values = np.abs(values[~np.isnan(values)])
-    top = float(np.quantile(values, 0.98)) if len(values) else 0.0
-    return top or float(values.max(initial=0.0)) or 1.0
