@@ -93,7 +93,7 @@ def facts_of(table: pd.DataFrame, **others: Any) -> dict[str, Any]:
         "design": "every combination of the values of its axes",
         "axes": [{"key": k, "values": list(dict.fromkeys(table[k]))} for k in keys],
         "firms": firms,
-        "contracts": [ALONE, *CONTRACTS],
+        "contracts": [ALONE, *(c for c in CONTRACTS if f"{c}.signed" in columns)],
         "unit": "money a client",
         "counts": {
             "jobs": len(table),
