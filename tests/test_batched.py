@@ -162,6 +162,16 @@ def test_a_class_that_never_occurs_and_one_example_change_nothing() -> None:
     check_alike(fit_together(fits), fit_each(fits))
 
 
+def test_a_training_that_diverges_spoils_no_other() -> None:
+    fits = [made(12, seed) for seed in range(3)]
+    wild = replace(fits[1], features=fits[1].features * np.float32(1e30))
+    found = fit_together([fits[0], wild, fits[2]])
+    assert not np.isfinite(found[1][1][-1])
+    assert not np.isfinite(fit_one(wild)[1][-1])
+    for place in (0, 2):
+        check_same(found[place], fit_together([fits[place]])[0])
+
+
 # --------------------------------------------------------------------------- what is not batched
 
 

@@ -140,15 +140,15 @@ def _ask(hub: greenlet, fits: Sequence[Fit]) -> list[Fitted]:
         return fit_each(fits)
     since = own_seconds()
     answers: list[Done | Exception] = hub.switch(list(fits))
-    now, gone = own_seconds(), away.get()
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
     done = [answer for answer in answers if isinstance(answer, Done)]
     # Of the seconds that it waited, those of its own fits count as its own.
+    now, gone = own_seconds(), away.get()
     cpu = now[0] - since[0] - sum(one.cpu for one in done)
     wall = now[1] - since[1] - sum(one.wall for one in done)
     away.set((gone[0] + cpu, gone[1] + wall))
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
     return [one.fitted for one in done]
 
 

@@ -1,0 +1,196 @@
+"""Which trainings may be one batch: a fit alone says it, and never its company."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import final
+
+import numpy as np
+import torch
+from torch import nn
+
+from parties.backbones import Backbone
+from parties.exchange import Array
+from parties.fitting import Fit
+from parties.stacks import GRAIN, padded
+from parties.stopping.never import Never
+from parties.training import weights_of
+
+CACHE_MB = 10.0  # of a CPU: a step that touches more waits for memory
+GPU_MB = 2048.0
+DATA_MB = 128.0  # examples that are copied at a time
+LANES = 64  # models a batch, where the code may depend on their number
+PLAIN = (
+    nn.Sequential,
+    nn.Linear,
+    nn.ReLU,
+    nn.Conv2d,
+    nn.MaxPool2d,
+    nn.Flatten,
+    nn.Unflatten,
+)
+"""Layers that keep nothing, draw nothing, and see each example by itself."""
+
+
+@final
+@dataclass(frozen=True)
+class Design:
+    """A backbone's module, as far as batching must know it.
+
+    Args:
+        module: any draw of it; shapes: of its tensors, by name.
+        size: how many parameters; told: how many numbers its layers make of an example, about.
+        stacked: it is linear layers with or without a ReLU between them; plain: of `PLAIN` only.
+    """
+
+    module: nn.Module
+    shapes: dict[str, tuple[int, ...]]
+    size: int
+    told: int
+    stacked: bool
+    plain: bool
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Design:
+        """Read a module."""
+        layers = list(module.children()) if type(module) is nn.Sequential else []
+        kinds = [type(layer) for layer in layers]
+        tensors = module.state_dict()
+        stacked = (
+            bool(kinds)
+            and set(kinds) <= {nn.Linear, nn.ReLU}
+            and kinds[0] is kinds[-1] is nn.Linear
+            and len(tensors) == 2 * kinds.count(nn.Linear)
+        )
+        plain = (
+            all(type(part) in PLAIN for part in module.modules())
+            and set(tensors) == {name for name, _ in module.named_parameters()}
+            and all(p.requires_grad and p.dtype == torch.float32 for p in module.parameters())
+        )
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        size = sum(tensor.numel() for tensor in tensors.values())
+        told = sum(len(tensor) for name, tensor in tensors.items() if name.endswith("bias"))
+        return cls(module, shapes, size, told, stacked and plain, plain)
+
+
+@final
+@dataclass(frozen=True)
+class Designs:
+    """The untrained models of one call, built once: firms start from a common draw."""
+
+    built: dict[tuple[Backbone, int, int], Design] = field(default_factory=dict)
+    drawn: dict[tuple[Backbone, int, int, int], dict[str, Array]] = field(default_factory=dict)
+
+    def of(self, fit: Fit) -> Design:
+        """Of a fit."""
+        what = (fit.backbone, fit.features.shape[1], fit.classes)
+        if what not in self.built:
+            self.built[what] = Design.of(fit.backbone.build(*what[1:], fit.draw))
+        return self.built[what]
+
+    def start(self, fit: Fit) -> dict[str, Array]:
+        """The weights that a fit starts from, by name."""
+        if fit.start is not None:
+            return fit.start
+        what = (fit.backbone, fit.features.shape[1], fit.classes, fit.draw)
+        if what not in self.drawn:
+            self.drawn[what] = weights_of(fit.backbone.build(*what[1:]))
+        return self.drawn[what]
+
+
+@final
+@dataclass(frozen=True)
+class Kind:
+    """What fits share that are one batch.
+
+    Args:
+        way: see `fit_together`; backbone, inputs, classes: of the module.
+        size: examples a step; steps: an epoch; last: rows of its last step.
+        pulled: whether the start pulls; lanes: fits a batch.
+        fixed: whether a batch is filled up to its lanes: a library may choose its code by their
+            number (a CPU's, for products, does not).
+    """
+
+    way: str
+    device: torch.device
+    backbone: Backbone
+    inputs: int
+    classes: int
+    size: int
+    steps: int
+    last: int
+    epochs: int
+    schedule: str
+    pulled: bool
+    fixed: bool
+    lanes: int
+
+    @property
+    def edges(self) -> list[tuple[int, int]]:
+        """From which row to which a step goes."""
+        wide = padded(self.size)
+        starts = [step * wide for step in range(self.steps)]
+        return list(pairwise([*starts, starts[-1] + self.last]))
+
+    def rows(self, count: int) -> Array:
+        """Where so many examples lie (count,); the rows between are empty."""
+        step, place = np.divmod(np.arange(count), self.size)
+        rows: Array = step * padded(self.size) + place
+        return rows
+
+
+def _rounded(rows: int) -> int:
+    """Up to 4, 8, 12, 16, 24, 32, 48, ...: firms of about one size share a batch."""
+    grain = max(GRAIN, 1 << rows.bit_length() - 2) if rows > 1 else GRAIN
+    return -(-rows // grain) * grain
+
+
+def kind_of(fit: Fit, design: Design, room_mb: float | None, way: str | None) -> Kind | None:
+    """What a fit may be batched with; None: it is to be trained by itself."""
+    training, device = fit.training, fit.training.torch_device
+    count, inputs = len(fit.features), fit.features.shape[1]
+    batchable = (
+        type(training.stopping) is Never
+        and type(fit.backbone).objective is Backbone.objective
+        and count > 0
+        and fit.features.ndim == 2
+        and fit.features.dtype == np.float32
+        and fit.targets.dtype == np.int64
+        and (fit.start is None or {k: v.shape for k, v in fit.start.items()} == design.shapes)
+    )
+    if way is None:
+        way = "bmm" if design.stacked or device.type == "cpu" else "vmap"
+    if not batchable or not (design.stacked if way == "bmm" else design.plain):
+        return None
+    steps = -(-count // training.batch_size)
+    last = _rounded(count - (steps - 1) * training.batch_size)
+    # Firms with less than a batch share one, whatever its size would have been.
+    size = last if steps == 1 else training.batch_size
+    last = min(last, padded(size))
+    default = CACHE_MB if device.type == "cpu" else GPU_MB
+    room = int((default if room_mb is None else room_mb) * 2**20)
+    # Weights, gradients, momentum and a copy; activations and their gradients.
+    lanes = room // (16 * design.size + 8 * size * (inputs + design.told))
+    rows = (steps - 1) * size + last
+    lanes = min(lanes, int(DATA_MB * 2**20) // (8 * rows * inputs))
+    fixed = way == "vmap" or device.type != "cpu"
+    if fixed:
+        lanes = min(lanes, LANES)
+    if lanes < 2:  # too large to gain from company
+        return None
+    return Kind(
+        way,
+        device,
+        fit.backbone,
+        inputs,
+        fit.classes,
+        size,
+        steps,
+        last,
+        fit.passes,
+        training.schedule,
+        bool(fit.proximal),
+        fixed,
+        lanes,
+    )
