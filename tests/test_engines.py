@@ -15,16 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from parties.exchange import FedpactError
 from simulations.build import build
+from simulations.conclude import conclude
 from simulations.engines import Engine, Job, apps
+from simulations.engines.batched import Batched
 from simulations.engines.flower_run import MARK
 from simulations.engines.grid import InlineGrid
 from simulations.engines.ray_actors import RayActors
 from simulations.engines.ray_grid import LARGE
 from simulations.results import RunFolder
+from simulations.study import study_of
 from tests.checks import (
     SMALL_HEART,
     SMALL_LOANS,
@@ -129,6 +133,82 @@ def test_the_small_study_tells_contracts_apart(inline: dict[str, Path]) -> None:
     assert shared is not None
     for firm, payoffs in alone[0].payoffs.items():
         assert not np.array_equal(payoffs, shared[0].payoffs[firm])
+
+
+@pytest.mark.parametrize(("study", "overrides"), [("loans", SMALL_LOANS), ("heart", SMALL_HEART)])
+def test_batched_comes_to_the_verdict_of_inline(
+    study: str, overrides: tuple[str, ...], inline: dict[str, Path], tmp_path: Path
+) -> None:
+    found = hold(tmp_path / "batched", *overrides, "engine=batched")
+    ours, theirs = (pd.read_csv(f / "rounds.csv") for f in (found, inline[study]))
+    words = ["seed", "contract", "round", "epoch", "firm", "examples", "status"]
+    pd.testing.assert_frame_equal(ours[words], theirs[words])
+    np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=0, atol=1e-5)
+    # Or else it would have been trained as inline trains.
+    assert models(found) != models(inline[study])
+    verdicts = [
+        conclude(study_of(plain(*overrides)), RunFolder(folder))["contracts"]
+        for folder in (found, inline[study])
+    ]
+    ours, theirs = (
+        {
+            (contract, firm): row["decision"]
+            for contract, told in verdict.items()
+            for firm, row in told["firms"].items()
+        }
+        for verdict in verdicts
+    )
+    assert ours == theirs
+    if study == "loans":
+        check_audit(found)
+
+
+def test_batched_comes_to_the_same_bytes_whatever_it_remembers(tmp_path: Path) -> None:
+    whole = hold(tmp_path / "whole", *SMALL_HEART, "engine=batched")
+    engine = Batched()
+    memory = engine._memories[engine.remember_mb]
+    count = len(memory)
+    assert count > 0
+    again = hold(tmp_path / "again", *SMALL_HEART, "engine=batched")
+    assert len(memory) == count
+    engine.close()
+    forgotten = hold(tmp_path / "forgotten", *SMALL_HEART, "engine=batched", "engine.remember_mb=0")
+    assert not engine._memories
+    for found in (again, forgotten):
+        assert sessions(found) == sessions(whole)
+        assert models(found) == models(whole)
+
+
+def test_studies_that_differ_in_the_market_only_train_once(tmp_path: Path) -> None:
+    engine = Batched()
+    engine.close()
+    words = (*SMALL_LOANS, "study.seeds=1", "engine=batched")
+    first = hold(tmp_path / "first", *words)
+    count = len(engine._memories[engine.remember_mb])
+    other = hold(tmp_path / "other", *words, "market.C1=2")
+    assert len(engine._memories[engine.remember_mb]) == count > 0
+    engine.close()
+    assert models(other) == models(first)
+    assert sessions(other) != sessions(first)
+
+
+def test_a_batched_study_that_is_gone_on_with_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    words = (*SMALL_HEART, "engine=batched", "engine.remember_mb=0")
+    folder = hold(tmp_path / "run", *words)
+    before = sessions(folder), models(folder)
+    lost = [path for path in (folder / "sessions").iterdir() if "train_sharing-seed1" in path.name]
+    assert lost
+    for path in lost:
+        path.unlink()
+    config = plain(*words)
+    Batched(remember_mb=0).hold(Job(json.dumps(config), folder, tuple(sorted(config["parties"]))))
+    assert (sessions(folder), models(folder)) == before
+
+
+def test_batched_refuses_a_meter_that_counts_the_whole_process(tmp_path: Path) -> None:
+    words = (*SMALL_HEART, "engine=batched", "energy=codecarbon")
+    with pytest.raises(FedpactError, match=r"cleveland\.energy is CodeCarbon.*Use energy=watts"):
+        hold(tmp_path / "run", *words)
 
 
 @pytest.fixture(scope="module")
@@ -383,6 +463,9 @@ def test_ray_is_gone_when_the_command_is_told_to_end(tmp_path: Path) -> None:
         (("engine=ray", "engine.workers=0"), "engine.workers is 0"),
         (("engine=ray", "engine.num_cpus=-1"), "engine.num_cpus"),
         (("engine=flower", "engine.num_cpus=0.5"), "whole CPUs"),
+        (("engine=batched", "engine.room_mb=0"), "engine.room_mb is 0"),
+        (("engine=batched", "engine.room_mb=many"), "engine.room_mb is 'many'"),
+        (("engine=batched", "engine.remember_mb=-1"), "engine.remember_mb is -1"),
     ],
 )
 def test_an_impossible_engine_is_refused(words: tuple[str, ...], problem: str) -> None:

@@ -304,11 +304,19 @@ def test_the_parts_are_those_of_every_other_process_and_machine() -> None:
     assert [crc32(a.tobytes()) for a in parts] == GOLDEN
 
 
-def test_a_process_keeps_one_division_and_no_copy_of_the_pool_a_firm() -> None:
+def test_a_process_keeps_the_last_division_whole_and_no_copy_of_the_pool_a_firm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(SPLITS, "room_mb", 0.1)
     firms = [Digits(i, 10, Dirichlet(0.3)) for i in range(10)]
     splits = [f.split(0) for f in firms]
     assert all(f.split(0) is s for f, s in zip(firms, splits, strict=True))
-    assert pools._dealt.cache_info().currsize == 1
+    again = firms[0].split(1)  # another seed takes the place of the last
+    assert firms[0].split(1) is again
+    assert firms[0].split(0) is not splits[0]
+    monkeypatch.setattr(SPLITS, "room_mb", 64)
+    kept = [firms[0].split(seed) for seed in range(3)]
+    assert [firms[0].split(seed) for seed in range(3)] == kept
     assert all(s.training.features.base is None for s in splits)
     assert sum(s.training.features.nbytes for s in splits) < 4 * 64 * 1797
     assert len({id(f.pool()) for f in firms}) == 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, final
 from uuid import uuid4
 
@@ -132,22 +133,39 @@ class OwnGrid(Grid):
         return [self._replies.pop(i) for i in message_ids if i in self._replies]
 
 
+def in_turn(tasks: Sequence[Callable[[], Message]]) -> list[Message]:
+    """One after the other."""
+    return [task() for task in tasks]
+
+
 @final
 class InlineGrid(OwnGrid):
-    """Firms in this process, one after the other, in the order of the messages."""
+    """Firms in this process, in the order of the messages.
 
-    def __init__(self, app: ClientApp, contexts: dict[int, Context]) -> None:
+    Args:
+        app: every firm's; contexts: by node id.
+        hold: runs the firms that are asked together.
+    """
+
+    def __init__(
+        self,
+        app: ClientApp,
+        contexts: dict[int, Context],
+        hold: Callable[[Sequence[Callable[[], Message]]], list[Message]] = in_turn,
+    ) -> None:
         super().__init__(contexts)
-        self._app, self._contexts = app, contexts
+        self._app, self._contexts, self._hold = app, contexts, hold
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        ids = []
-        for message in messages:
-            ids.append(stamp(message))
-            received = copied(message)
-            reply = answer(self._app, received, self._contexts[message.metadata.dst_node_id])
-            self._replies[ids[-1]] = copied(reply)
+        sent = list(messages)
+        ids = [stamp(message) for message in sent]
+        replies = self._hold([partial(self._reply, message) for message in sent])
+        self._replies.update(zip(ids, replies, strict=True))
         return ids
+
+    def _reply(self, message: Message) -> Message:
+        received = copied(message)
+        return copied(answer(self._app, received, self._contexts[message.metadata.dst_node_id]))
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

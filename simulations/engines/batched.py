@@ -1,0 +1,93 @@
+"""engine=batched: everything in this process; firms that are asked together train as one batch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, TypeVar, final
+
+from parties.exchange import FedpactError
+from simulations.engines import Engine, Job
+
+if TYPE_CHECKING:
+    from simulations.engines.lockstep import Remembered
+
+T = TypeVar("T")
+
+
+@final
+@dataclass(frozen=True)
+class Batched(Engine):
+    """All firms in this process, one thread; small models of a kind train side by side.
+
+    What cannot be batched (convolutions on a CPU, stopping rules, objectives of a backbone's own)
+    trains as with engine=inline, to the same bits; the rest to rounding.
+
+    Args:
+        room_mb: what the models of a batch may take; None: what a CPU caches, more on a GPU.
+        remember_mb: what finished trainings may take that are kept for the next study of this
+            process: jobs of a sweep that differ in the market only train once.
+    """
+
+    room_mb: float | None = None
+    remember_mb: float = 256.0
+
+    # One memory a process and size, shared by all jobs of a sweep.
+    _memories: ClassVar[dict[float, Remembered]] = {}
+
+    def __post_init__(self) -> None:
+        if self.room_mb is not None and not (_number(self.room_mb) and self.room_mb > 0):
+            raise FedpactError(
+                f"engine.room_mb is {self.room_mb!r}; legal is a number > 0, and null for what "
+                "suits the device. Set engine.room_mb=null."
+            )
+        if not (_number(self.remember_mb) and self.remember_mb >= 0):
+            raise FedpactError(
+                f"engine.remember_mb is {self.remember_mb!r}; legal is a number >= 0. Set "
+                "engine.remember_mb=0 to remember nothing."
+            )
+
+    def plan(self, firms: int) -> list[str]:
+        return [f"batched: {firms} firms in this process, 1 thread; their trainings are one batch"]
+
+    def hold(self, job: Job) -> None:
+        for name, party in json.loads(job.config)["parties"].items():
+            if str(party.get("energy", {}).get("_target_", "")).endswith(".CodeCarbon"):
+                raise FedpactError(
+                    f"parties.{name}.energy is CodeCarbon, which counts a process, and with "
+                    "engine=batched all firms train in one at a time; legal is a meter of the "
+                    "firm's own seconds. Use energy=watts, or engine=inline."
+                )
+        from simulations.engines import apps
+        from simulations.engines.grid import InlineGrid, contexts_of, server_context
+
+        run_config = apps.run_config(job.config, job.folder)
+        contexts = contexts_of(job.firms, apps.PARTY, run_config)
+        grid = InlineGrid(apps.client, contexts, self.together)
+        apps.server(grid, server_context(run_config))
+
+    def together(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
+        """What the tasks return; their trainings are done together."""
+        from parties.batched import fit_together
+        from simulations.engines.lockstep import Remembered, hold_together
+
+        memory = None
+        if self.remember_mb:
+            memory = self._memories.setdefault(self.remember_mb, Remembered(self.remember_mb))
+        told = list[T]()
+        for answer in hold_together(tasks, partial(fit_together, room_mb=self.room_mb), memory):
+            if isinstance(answer, Exception):
+                raise answer
+            told.append(answer)
+        return told
+
+    def close(self) -> None:
+        """Forget the trainings."""
+        self._memories.clear()
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
