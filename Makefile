@@ -32,8 +32,9 @@ check: $(READY)  ## What CI runs: format, lint, types, import walls, tests
 	$(BIN)/lint-imports
 	$(BIN)/pytest -m "not long"
 
-bench: $(READY)  ## Rounds and games a second, as ratios
+bench: $(READY)  ## Rounds, trainings and games, as ratios
 	$(BIN)/python -m simulations.bench rounds
+	$(BIN)/python -m simulations.bench batched
 	$(BIN)/python -m simulations.bench game
 	$(BIN)/python -m simulations.bench canonicalize
 

@@ -1,0 +1,192 @@
+"""What a firm's training costs in a batch, beside the plain loop; and what that is in a study.
+
+Both train the same firms from the same published model, and a row whose losses differ does not
+count. Repeats take turns, so that a busy machine slows both alike.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, final
+
+import hydra
+import numpy as np
+import pandas as pd
+import torch
+from omegaconf import OmegaConf
+
+from parties.backbones import Backbone
+from parties.backbones.cnn import Cnn
+from parties.backbones.mlp import Mlp
+from parties.batched import fit_together
+from parties.datasets.digits import Digits
+from parties.datasets.fashion_mnist import FashionMnist
+from parties.datasets.pool import PoolPart
+from parties.exchange import Array
+from parties.fitting import Fit, Fitted, fit_each
+from parties.training import Training, random_seed, weights_of
+from simulations.build import build
+from simulations.engines import Job
+
+AGREE = 1e-5  # nats, of the losses of an epoch
+STUDY = (
+    "experiment=fedref_digits",
+    "compare=none",
+    "partition=iid",
+    "study.seeds=1",
+    "progress=none",
+)
+T = TypeVar("T")
+
+
+@final
+@dataclass(frozen=True)
+class Row:
+    """Firms that train for an epoch, and how many times cheaper a batch must be (0: no bar)."""
+
+    name: str
+    backbone: Backbone
+    firms: int
+    examples: int
+    batch: int
+    bar: float
+
+    def fits(self, features: Array, labels: Array) -> list[Fit]:
+        """A training a firm, from a model that is the same for all."""
+        start = weights_of(self.backbone.build(features.shape[1], 10, 0))
+        return [
+            Fit(
+                Training(batch_size=self.batch),
+                self.backbone,
+                10,
+                0,
+                {name: array.copy() for name, array in start.items()},
+                features[firm :: self.firms][: self.examples],
+                labels[firm :: self.firms][: self.examples],
+                random_seed(0, f"firm_{firm}"),
+                1,
+            )
+            for firm in range(self.firms)
+        ]
+
+
+DIGITS = Row("digits MLP", Mlp((32,)), firms=100, examples=14, batch=5, bar=8)
+FASHION = (
+    Row("fashion MLP", Mlp((128,)), firms=50, examples=120, batch=32, bar=2),
+    Row("fashion CNN", Cnn(), firms=20, examples=60, batch=32, bar=0),
+)
+
+
+def report(firms: int, rounds: int, repeats: int) -> None:
+    """Print a line a model, and one for a whole study of so many firms and rounds."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        print(f"CPU ms of a firm's epoch, one thread, {repeats} alternated repeats")
+        _fits(DIGITS, _examples(Digits(client=0, clients=1)), repeats)
+        clothing = _clothing()
+        for row in FASHION:
+            _fits(row, clothing, repeats)
+        print(
+            f"CPU ms of a firm's round; a study of {firms} firms, {rounds} rounds, built and held"
+        )
+        _studies(firms, rounds, repeats)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _examples(dataset: PoolPart) -> tuple[Array, Array]:
+    training = dataset.split(0).training
+    return training.features, training.labels
+
+
+def _clothing() -> tuple[Array, Array]:
+    dataset = FashionMnist(client=0, clients=1, limit=6000)
+    if dataset.installed:
+        return _examples(dataset)
+    print("  (Fashion-MNIST is not installed: random images of its size in its place)")
+    rng = np.random.default_rng(0)
+    return rng.random((6000, 784)).astype(np.float32), rng.integers(0, 10, 6000)
+
+
+def _fits(row: Row, examples: tuple[Array, Array], repeats: int) -> None:
+    fits = row.fits(*examples)
+    fit_each(fits[:2])  # the first calls are for warming up
+    fit_together(fits)
+    pairs, apart = [], []
+    for _ in range(repeats):
+        loop, one = _timed(partial(fit_each, fits))
+        batch, other = _timed(partial(fit_together, fits))
+        pairs.append((loop / row.firms, batch / row.firms))
+        apart.append(np.abs(_losses(one) - _losses(other)).max())
+    parameters = sum(array.size for array in (fits[0].start or {}).values())
+    line = _line(pairs, "loop", float(np.max(apart)), row.bar)
+    print(f"  {row.name:12} {parameters:7,} parameters  {line}")
+
+
+def _losses(fitted: Sequence[Fitted]) -> Array:
+    return np.array([losses for _, losses in fitted])
+
+
+def _studies(firms: int, rounds: int, repeats: int) -> None:
+    pairs, apart = [], []
+    for _ in range(repeats):
+        inline, one = _timed(partial(_curves, _config("inline", firms, rounds)))
+        batched, other = _timed(partial(_curves, _config("batched", firms, rounds)))
+        pairs.append((inline / firms / rounds, batched / firms / rounds))
+        apart.append(np.abs(one - other).max())
+    line = _line(pairs, "inline", float(np.max(apart)), 0)
+    print(f"  {'whole study':12} {'':18}  {line}")
+
+
+def _config(engine: str, firms: int, rounds: int) -> dict[str, Any]:
+    """Ten firms' digits dealt to more; nothing of one repeat is remembered in the next."""
+    words = [*STUDY, f"engine={engine}", f"strategy.rounds={rounds}"]
+    words += ["engine.remember_mb=0"] * (engine == "batched")
+    with hydra.initialize_config_module("conf", version_base="1.3"):
+        config: Any = OmegaConf.to_container(hydra.compose("config", words), resolve=True)
+    one = json.dumps(config["parties"]["firm_1"])
+    config["parties"] = {}
+    for client in range(firms):
+        party = json.loads(one)
+        party["name"] = f"firm_{client:03}"
+        party["dataset"] |= {"client": client, "clients": firms}
+        config["parties"][party["name"]] = party
+    return dict(config)
+
+
+def _curves(config: dict[str, Any]) -> Array:
+    """The losses of a study that is held."""
+    with tempfile.TemporaryDirectory(prefix="fedpact-bench-") as folder:
+        job = Job(json.dumps(config), Path(folder), tuple(sorted(config["parties"])))
+        build(config["engine"]).hold(job)
+        losses: Array = pd.read_csv(Path(folder) / "rounds.csv")["loss"].to_numpy()
+    return losses
+
+
+def _timed(run: Callable[[], T]) -> tuple[float, T]:
+    """CPU seconds of this process, and what came of them."""
+    started = time.process_time()
+    found = run()
+    return time.process_time() - started, found
+
+
+def _line(pairs: Sequence[tuple[float, float]], beside: str, apart: float, bar: float) -> str:
+    """Medians, how many times cheaper a batch is, and how far the losses are apart."""
+    ratios = [loop / batch for loop, batch in pairs]
+    middle = statistics.median(ratios)
+    theirs, ours = (1000 * statistics.median(pair[i] for pair in pairs) for i in (0, 1))
+    line = f"{theirs:7.3f} {beside:6} {ours:7.3f} batched  {middle:5.1f} x less"
+    line += f" [{min(ratios):.1f} to {max(ratios):.1f}], losses within {apart:.0e}"
+    if not apart <= AGREE:
+        return f"{line}: does not count"
+    if not bar:
+        return line
+    return f"{line}, at least {bar:g}: {'holds' if middle >= bar else 'missed'}"
