@@ -59,6 +59,11 @@ def hold(config: DictConfig, folder_path: Path, overrides: list[str]) -> int:
     _check_words(config)
     if OmegaConf.select(config, "sweep"):
         return _sweep(config, overrides)
+    if not str(OmegaConf.select(config, "tracking")["_target_"]).endswith(".NoTracking"):
+        raise FedpactError(
+            "tracking mirrors the rows of a sweep, and this is none: it would change nothing. "
+            "Leave it out, or sweep something: fedpact -m market.C1=2,3,5 tracking=mlflow"
+        )
     if OmegaConf.select(config, "campaign"):
         _campaign(config, folder_path, overrides)
         return 0

@@ -422,6 +422,13 @@ def print_sweep(table: pd.DataFrame, facts: Mapping[str, Any], folder: RunFolder
         shown.add_row(name, str(yes), str(no), unknown, str(best), surplus)
     if len(ok):
         console.print(shown)
+    for name, found in facts["agreement"].items():
+        if found["compared"]:
+            console.print(
+                f"{name}: the exact game on the measured joint table says the same in "
+                f"{found['agree']} of {found['compared']} decided studies",
+                soft_wrap=True,
+            )
     failed = table[table["status"] == "failed"]
     for row in failed.head(MOST_FAILURES).to_dict("records"):
         told = f"failed   job {row['job']}: {row['error']}: {row['message']}"
@@ -430,6 +437,7 @@ def print_sweep(table: pd.DataFrame, facts: Mapping[str, Any], folder: RunFolder
         console.print(f"         and {len(failed) - MOST_FAILURES} more (sweep.csv)")
     if facts["stopped"]:
         console.print("Stopped at a failure (launch.on_failure=stop).")
+    console.print(f"Report   {folder.path / 'sweep.html'}", soft_wrap=True)
     console.print(f"Table    {folder.path / 'sweep.parquet'}", soft_wrap=True)
     console.print(f"sha256   {facts['sha256']} (sweep.csv)", soft_wrap=True)
 

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from parties.backbones.cnn import Cnn
 from parties.backbones.mlp import Mlp
-from parties.datasets import pool as pools
 from parties.datasets.digits import Digits
 from parties.datasets.fashion_mnist import FILES, FOLDER, FashionMnist
 from parties.datasets.pool import PoolPart

@@ -20,11 +20,14 @@ from simulations.provenance import now, origin
 from simulations.results import RunFolder, digest, write_whole
 from simulations.study import Study, study_of
 from simulations.sweeps import Design
+from simulations.sweeps.agreement import agreement
 from simulations.sweeps.configs import APART, Configs
 from simulations.sweeps.journal import Journal, unwritable
 from simulations.sweeps.launch import Launch
+from simulations.sweeps.report import write_sweep_report
 from simulations.sweeps.run import Progress, Watch, hold_sweep
 from simulations.sweeps.table import as_csv, as_parquet, table_of
+from simulations.tracking import Tracking
 
 log = logging.getLogger("fedpact")
 
@@ -39,7 +42,7 @@ class Sweep:
     Args:
         name: of its studies.
         words: the overrides that its studies have in common.
-        design, launch: which jobs, and how.
+        design, launch, tracking: which jobs, how, and where rows are mirrored.
         configs: their configurations.
         config: the whole configuration, resolved.
     """
@@ -48,6 +51,7 @@ class Sweep:
     words: Sequence[str]
     design: Design
     launch: Launch
+    tracking: Tracking
     configs: Configs
     config: Mapping[str, Any]
 
@@ -87,8 +91,10 @@ def sweep_of(config: DictConfig, overrides: Sequence[str]) -> Sweep:
             "launch.address."
         )
     design, launch = build(whole["sweep"]), build(whole["launch"])
+    tracking = build(whole["tracking"])
     assert isinstance(design, Design)
     assert isinstance(launch, Launch)
+    assert isinstance(tracking, Tracking)
     words = [w for w in overrides if w.split("=")[0].lstrip("+~").split(".")[0] not in APART]
     keys = [axis.key for axis in design.parsed]
     for word in words:
@@ -99,7 +105,7 @@ def sweep_of(config: DictConfig, overrides: Sequence[str]) -> Sweep:
             )
     configs = Configs(words, keys)
     configs.job(design.first())  # refuses keys and choices that there are not
-    return Sweep(str(whole["study"]["name"]), words, design, launch, configs, whole)
+    return Sweep(str(whole["study"]["name"]), words, design, launch, tracking, configs, whole)
 
 
 def plan_lines(sweep: Sweep) -> list[str]:
@@ -154,6 +160,7 @@ def _run(
     if again:
         log.info("going on with %s", folder.path)
     sweep.design.open(folder.path)
+    sweep.tracking.start(sweep.name, folder.path)
     journal, progress = Journal(folder.path / JOURNAL), Progress()
     started = time.monotonic()
     try:
@@ -169,6 +176,10 @@ def _run(
     facts = _facts(sweep, folder, table, progress, source)
     facts["seconds"] = round(time.monotonic() - started, 2)
     folder.write_json("sweep.json", facts)
+    write_sweep_report(table, facts, folder.path)
+    for row in table.to_dict("records"):
+        sweep.tracking.row({str(name): value for name, value in row.items()})
+    sweep.tracking.close(facts)
     return table, facts
 
 
@@ -229,6 +240,7 @@ def _facts(
         "versions": source["versions"],
         "git": source["git"],
         "data": data,
+        "agreement": agreement(table),
         "notes": _notes(source),
         "extra": dict(sweep.design.extra(progress.held)),
     }

@@ -181,7 +181,7 @@ def job_command(row: Mapping[Any, Any], facts: Mapping[str, Any]) -> str:
     kept = [
         word
         for word in words
-        if not re.match(r"\+*(sweep[.=]|tracking[.=]|run_dir=|resume=)", word)
+        if not re.match(r"\+*(sweep[.=]|launch[.=]|tracking[.=]|run_dir=|resume=)", word)
     ]
     axes = [f"{axis['key']}={_override(row[axis['key']])}" for axis in facts["axes"]]
     return shlex.join([*kept, "sweep=none", *axes])
