@@ -19,6 +19,7 @@ from parties.backbones.cnn import Cnn
 from parties.backbones.mlp import Mlp
 from parties.datasets.digits import Digits
 from parties.datasets.fashion_mnist import FILES, FOLDER, FashionMnist
+from parties.datasets.kept import SPLITS
 from parties.datasets.pool import PoolPart
 from parties.exchange import Array, FedpactError, Weights
 from parties.firm import Firm
