@@ -14,7 +14,7 @@ import numpy as np
 
 from parties.exchange import Array, FedpactError
 from server.contracts import Contract
-from server.market import Contest
+from server.market import Contest, after_price
 from server.play import Play
 from server.verdict import BASELINE
 
@@ -72,7 +72,8 @@ def estimate(
     """Every contract on every table drawn.
 
     Where models are shared, firms believe in the table itself; else in the prior's mean table
-    given its margins (`play.prior`). Either way they are paid on the table itself.
+    given its margins (`play.prior`). Either way they are paid on the table itself, and each
+    contract's price counts.
 
     Args:
         tables: (draws, 2, k1, k2).
@@ -80,12 +81,16 @@ def estimate(
     """
     believed = play.prior.mean(tables)
     earned = {
-        name: play.payoffs(
-            tables if contract.models else believed, tables, market, contract.predictions
+        name: after_price(
+            play.payoffs(
+                tables if contract.models else believed, tables, market, contract.predictions
+            ),
+            contract.price,
         )
         for name, contract in contracts.items()
     }
-    near = 1e-12 * float(np.abs(market.payoff).max())
+    prices = [abs(contract.price) for contract in contracts.values()]
+    near = 1e-12 * max(float(np.abs(market.payoff).max()), *prices)
     gains = {name: paid - earned[BASELINE] for name, paid in earned.items()}
     rational = {name: np.all(gain >= -near, axis=0) for name, gain in gains.items()}
     found = {}

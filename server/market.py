@@ -95,6 +95,19 @@ class Contest(Market):
         return share * self.payoff[one, labels], share * self.payoff[two, labels]
 
 
+def after_price(earned: Array, price: float) -> Array:
+    """Payoffs (2, ...) after the second firm has paid the first a price, on each of them.
+
+    >>> after_price(np.array([[1.0, 0.0], [1.0, 2.0]]), 0.25)
+    array([[1.25, 0.25],
+           [0.75, 1.75]])
+    """
+    if price == 0:
+        return earned  # to the bit: adding zero would turn -0.0 into 0.0
+    paid: Array = np.stack([earned[0] + price, earned[1] - price])
+    return paid
+
+
 @dataclass(frozen=True)
 class Unrivalled(Market, ABC):
     """No firm takes anything from another; what training takes is paid.

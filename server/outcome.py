@@ -236,9 +236,11 @@ class Outcome:
     """What came of one session.
 
     Args:
-        ids, payoffs: firm -> contested or common clients (n,) and what each earned it (n,).
+        ids, payoffs: firm -> contested or common clients (n,) and what each earned it (n,), after
+            the contract's price.
         summaries: firm -> its own cases, where firms have no clients in common.
-        predicted: firm -> exact payoff of the strategies played, in the measured joint table.
+        predicted: firm -> exact payoff of the strategies played, in the measured joint table, after
+            the contract's price.
         declined: firms that refused the contract; then payoffs are those of no deal.
         excluded: firms whose update was not used in some round, with the reason.
         riders: free riders: firms that trained on nothing for the others.

@@ -25,7 +25,7 @@ from parties.exchange import (
 from server.contracts.no_sharing import NoSharing
 from server.game.solve import payoffs
 from server.game.table import joint_table
-from server.market import Contest, OwnCases
+from server.market import Contest, OwnCases, after_price
 from server.outcome import (
     Adoption,
     Case,
@@ -132,8 +132,9 @@ def _contest(
     actions = (_of(answers, first, Actions), _of(answers, second, Actions))
     for name, acted in zip(case.firms, actions, strict=True):
         same_clients(acted.ids, ids, name)
-    earned = market.settle((actions[0].actions, actions[1].actions), truth)
+    earned = np.stack(market.settle((actions[0].actions, actions[1].actions), truth))
     exact = payoffs(table, maps, market.payoff, market.gamma)
+    earned, exact = (after_price(paid, terms.price) for paid in (earned, exact))
     return Outcome(
         seed=case.seed,
         contract=terms.contract,

@@ -83,7 +83,8 @@ def conclude(study: Study, folder: RunFolder) -> dict[str, Any]:
                 "pareto_optimal": contract.pareto_optimal,
                 "irpo": contract.irpo,
                 "posterior": posteriors.get(name),
-                "transfer": _transfer(study, contract),
+                "transfer": _transfer(study, name, contract),
+                **({"price": float(price)} if (price := study.contracts[name].price) else {}),
                 "declined": dict(sorted(contract.declined.items())),
                 "excluded": dict(sorted(contract.excluded.items())),
                 "free_riders": list(contract.riders),
@@ -121,17 +122,21 @@ def _posteriors(study: Study, measured: Measured | None) -> dict[str, dict[str, 
     }
 
 
-def _transfer(study: Study, contract: ContractVerdict) -> dict[str, Any] | None:
+def _transfer(study: Study, name: str, contract: ContractVerdict) -> dict[str, Any] | None:
     """Side payments a client from the second firm to the first that would content both.
 
-    By the measured mean gains: from minus the first one's gain to the second one's.
+    By the measured mean gains: from minus the first one's gain to the second one's. Gains are after
+    the contract's price, so that this is what could be paid besides it.
     """
     if not study.market.contested:
         return None
     first, second = study.names
-    gains = [contract.firms[name].gain for name in (first, second)]
+    gains = [contract.firms[firm].gain for firm in (first, second)]
     if not all(map(math.isfinite, gains)):
         return None
+    if study.contracts[name].price:
+        # One pays what the other gets: the surplus must not hang on the last bits of a mean.
+        gains = [round(gain, 12) for gain in gains]
     payment = Transfer(-Fraction(gains[0]), Fraction(gains[1]))
     nash = payment.nash
     return {

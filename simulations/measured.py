@@ -14,6 +14,7 @@ from server.market import Contest
 from server.outcome import Outcome
 from server.play import Equilibrium
 from server.verdict import BASELINE
+from simulations.prices import price_words
 from simulations.study import Study
 
 KNOWN = "The joint table of the validation clients; everyone knows how the firms err together."
@@ -21,6 +22,7 @@ PRIOR = (
     "Everyone knows how often each firm errs; only shared models tell how they err together. "
     "Payoffs are averages over the prior's couplings (the run was paid in the measured one)."
 )
+BEFORE_PRICES = "Payoffs, verdicts and payments here are before prices"
 OTHERWISE = "These are equilibria; the firms of this study played otherwise (play)."
 
 
@@ -61,10 +63,18 @@ def game_rows(study: Study, measured: Measured) -> list[dict[str, Any]]:
     """The study as rows of `python -m simulations.game`.
 
     `coupling_known`: everyone knows how the firms err together. `coupling_prior`: until models are
-    shared, firms know the prior of `play.prior` only.
+    shared, firms know the prior of `play.prior` only. Both are before the contracts' prices, and
+    say so.
     """
     market, prior = study.market, study.play.prior
     assert isinstance(market, Contest)
+    otherwise = "" if isinstance(study.play, Equilibrium) else f" {OTHERWISE}"
+    priced = [
+        f"under {name} {price_words(study.names, contract.price)}"
+        for name, contract in study.contracts.items()
+        if contract.price
+    ]
+    before = f" {BEFORE_PRICES}: {', '.join(priced)}." if priced else ""
     params = {
         "table": measured.counts.astype(int).tolist(),
         "R": [str(market.R0), str(market.R1)],
@@ -79,7 +89,7 @@ def game_rows(study: Study, measured: Measured) -> list[dict[str, Any]]:
             "id": name,
             "firms": list(study.names),
             "setting": "table",
-            "note": note if isinstance(study.play, Equilibrium) else f"{note} {OTHERWISE}",
+            "note": f"{note}{otherwise}{before}",
             "params": params | {"prior": weights},
         }
         for name, weights, note in rows

@@ -24,6 +24,7 @@ from server.transport import OPERATOR
 from server.verdict import BASELINE
 from simulations.conclude import outcomes_of
 from simulations.page import INK, number, render, svg, with_own_ids
+from simulations.prices import price_lines
 from simulations.results import RunFolder, digest, write_whole
 from simulations.study import Study
 from simulations.worth import worth
@@ -61,6 +62,7 @@ def _content(study: Study, folder: RunFolder, verdict: Mapping[str, Any]) -> dic
         "scores": sorted({name for scores in verdict["scores"].values() for name in scores}),
         "left_out": _left_out(outcomes),
         "adoptions": _adoptions(_table(folder, "adoptions.csv")),
+        "prices": price_lines(verdict),
         "money": _money(contracts),
         "clients": next(
             (c["posterior"]["clients"] for c in contracts.values() if c["posterior"]), 0

@@ -80,6 +80,7 @@ class Study:
         self.participation.check(self.names)
         self.strategy.check(self.participation.count(count))
         self.strategy.check_names(self.names)
+        self._check_prices()
         match self.market.clients:
             case "contested":
                 self._check_contest(count)
@@ -137,6 +138,16 @@ class Study:
     @property
     def _anyone(self) -> Dataset:
         return self.firms[self.names[0]].dataset
+
+    def _check_prices(self) -> None:
+        """A price is one of two firms that contest clients."""
+        for name, contract in self.contracts.items():
+            if contract.price and not self.market.contested:
+                raise FedpactError(
+                    f"contract.{name}.price is {contract.price}; where firms have their "
+                    f"{self.market.clients} clients it is 0: among any number of firms it does "
+                    f"not say who would pay whom. Set contract.{name}.price=0, or use market=loans."
+                )
 
     def _check_contest(self, count: int) -> None:
         if count != 2:

@@ -33,6 +33,7 @@ from parties.exchange import Offer, Packed, Trained, Weights, pack
 from parties.firm import Firm
 from simulations.compare import Plan
 from simulations.engines import Engine
+from simulations.prices import price_lines
 from simulations.results import RunFolder
 from simulations.study import Study
 from simulations.sweeps.run import Watch
@@ -182,7 +183,7 @@ def print_verdict(verdict: Mapping[str, Any], folder: RunFolder, seconds: float)
     console.print(
         f"Payoffs in {verdict['unit']}. Gains over no_sharing, paired over clients and seeds."
     )
-    for line in [*payment_lines(verdict), *score_lines(verdict)]:
+    for line in [*price_lines(verdict), *payment_lines(verdict), *score_lines(verdict)]:
         console.print(line, soft_wrap=True)
     console.print(f"CPU      {seconds:.1f} s in this process")
     console.print(f"Models   sha256 {verdict['models_sha256']}")
@@ -240,6 +241,7 @@ def payment_lines(verdict: Mapping[str, Any]) -> list[str]:
         transfer = contract["transfer"]
         if contract["individually_rational"] or transfer is None:
             continue
+        besides = ", besides its price" if "price" in contract else ""
         if not transfer["exists"]:
             text = "by the mean gains no side payment leaves both as well off as alone"
             lines.setdefault(text, []).append(name)
@@ -251,6 +253,7 @@ def payment_lines(verdict: Mapping[str, Any]) -> list[str]:
         if low < 0:
             payer, payee, low, high = payee, payer, -high, -low
         text = f"by the mean gains {payer} could pay {payee} {low:.4f} to {high:.4f} a client"
+        text += besides
         lines.setdefault(text, []).append(name)
     return [f"{' and '.join(names)}: {text}." for text, names in lines.items()]
 

@@ -50,6 +50,9 @@ pytestmark = [
 ]
 
 
+PRICED = (*SMALL_LOANS, "contract.train_sharing.price=0.01", "contract.full_sharing.price=-0.02")
+
+
 def hold(folder: Path, *overrides: str) -> Path:
     """Hold a study on the engine that the overrides choose."""
     folder.mkdir(parents=True)
@@ -121,6 +124,7 @@ def inline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("inline")
     return {
         "loans": hold(folder / "loans", *SMALL_LOANS),
+        "priced": hold(folder / "priced", *PRICED),
         "heart": hold(folder / "heart", *SMALL_HEART),
     }
 
@@ -221,7 +225,12 @@ def ray_pool() -> Any:
 @pytest.mark.ray
 @pytest.mark.parametrize(
     ("study", "overrides", "workers"),
-    [("loans", SMALL_LOANS, 1), ("loans", SMALL_LOANS, 2), ("heart", SMALL_HEART, 2)],
+    [
+        ("loans", SMALL_LOANS, 1),
+        ("loans", SMALL_LOANS, 2),
+        ("priced", PRICED, 2),
+        ("heart", SMALL_HEART, 2),
+    ],
 )
 def test_ray_gives_the_same_bytes_as_inline(
     study: str,

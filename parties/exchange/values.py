@@ -39,12 +39,15 @@ class Terms:
         models: trained models cross, before the market opens.
         predictions: a firm's prediction for a client reaches the others before they act.
         rounds: how often models cross (0 where they do not: each firm trains once, alone).
+        price: what the second firm (by name) pays the first, in the market's unit a client; below
+            zero the first pays the second.
     """
 
     contract: str
     models: bool
     predictions: bool
     rounds: int = 0
+    price: float = 0.0
 
     def __post_init__(self) -> None:
         text(self.contract, "terms.contract")
@@ -53,6 +56,13 @@ class Terms:
             require(isinstance(value, bool), f"terms.{name} is {value!r}; legal are true, false.")
         count(self.rounds, "terms.rounds", 1 if self.models else 0)
         require(self.models or self.rounds == 0, "terms.rounds must be 0 where no model crosses.")
+        price = self.price
+        require(
+            isinstance(price, float) and math.isfinite(price),
+            f"terms.price is {price!r}; legal is a finite number.",
+        )
+        shared = self.models or self.predictions
+        require(shared or price == 0, "terms.price must be 0 where nothing is shared.")
         switches = (self.models, self.predictions)
         require(
             KNOWN_CONTRACTS.get(self.contract, switches) == switches,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC
+from dataclasses import dataclass
 from typing import ClassVar
 
-from parties.exchange import Terms
+from parties.exchange import FedpactError, Terms
 
 
 class Contract(ABC):
@@ -23,4 +25,31 @@ class Contract(ABC):
 
     def terms(self, rounds: int) -> Terms:
         """What passes, where models (if they cross at all) cross in `rounds` rounds."""
-        return Terms(self.name, self.models, self.predictions, rounds if self.models else 0)
+        crossings = rounds if self.models else 0
+        return Terms(self.name, self.models, self.predictions, crossings, float(self.price))
+
+    @property
+    def price(self) -> float:
+        """What the second firm (by name) pays the first; nothing where nothing is shared."""
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Sharing(Contract, ABC):
+    """A contract under which something is shared, and may be paid for.
+
+    Args:
+        price: what the second firm (by name) pays the first when the contract is held, in the
+            market's unit a client; below zero the first pays the second.
+    """
+
+    price: float = 0.0
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.price, int | float) and not isinstance(self.price, bool)
+        if not number or not math.isfinite(self.price):
+            raise FedpactError(
+                f"contract.{self.name}.price is {self.price!r}; legal is a finite number: what "
+                "the second firm by name pays the first a client, below zero the other way. Set "
+                f"it with contract.{self.name}.price=..."
+            )

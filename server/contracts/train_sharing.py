@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from server.contracts import Contract
+from server.contracts import Sharing
 
 
 @final
 @dataclass(frozen=True)
-class TrainSharing(Contract):
+class TrainSharing(Sharing):
     """Each firm knows its own prediction and how the models err together (the coupling)."""
 
     name = "train_sharing"
