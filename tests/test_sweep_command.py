@@ -272,6 +272,33 @@ def _of(process: psutil.Process, folder: Path) -> bool:
 
 @pytest.mark.long
 @pytest.mark.ray
+@pytest.mark.timeout(1200)
+def test_jobs_that_raise_or_take_too_long_stop_no_other(tmp_path: Path) -> None:
+    costs = [f"{1 + place / 100:.2f}" for place in range(20)]
+    words = (
+        *TINY,
+        "sweep=grid",
+        f"sweep.axes={{market.C1:[{','.join(costs)}],training.epochs:[1,2,3,4,5,6,7,8,0,"
+        "1000000000]}",
+        *("launch.workers=2", "launch.timeout_s=3", "run_dir=some"),
+    )
+    done = started(*words, cwd=tmp_path)
+    out, err = done.communicate(timeout=1000)
+    assert done.returncode == 1
+    assert "fedpact: 40 of 200 jobs failed" in err
+    table = pd.read_parquet(tmp_path / "some" / "sweep.parquet")
+    failed = table[table["status"] == "failed"]
+    assert Counter(failed["error"]) == {"OutOfTime": 20, "FedpactError": 20}
+    assert set(failed["training.epochs"]) == {0, 10**9}
+    assert len(table) == 200
+    assert "and 35 more" in out
+    page = (tmp_path / "some" / "sweep.html").read_text()
+    assert page.count("training.epochs=1000000000") >= 20  # each with the command to repeat it
+
+
+@pytest.mark.long
+@pytest.mark.ray
+@pytest.mark.timeout(1800)
 def test_a_thousand_jobs_killed_ten_times_are_each_held_once(tmp_path: Path) -> None:
     costs = ",".join(str(1 + i / 100) for i in range(250))
     many = ("-m", *TINY, f"market.C1={costs}", "market.gamma=0.2,0.4,0.6,0.8", "launch.workers=2")

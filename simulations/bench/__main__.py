@@ -1,4 +1,4 @@
-"""`python -m simulations.bench rounds`, `batched`, `game`, `canonicalize`: costs, as ratios."""
+"""`python -m simulations.bench rounds`, `batched`, `sweep`, `game`, `canonicalize`: as ratios."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from parties.exchange import FedpactError
 
 
 def main() -> None:
-    """Measure engines, batches, the contract game or canonicalizers, and print a line for each."""
+    """Measure engines, batches, sweeps, the game or canonicalizers, and print a line for each."""
     parser = argparse.ArgumentParser(prog="python -m simulations.bench", description=__doc__)
     whats = parser.add_subparsers(dest="what", required=True)
     rounds = whats.add_parser("rounds", help="no-op rounds a second of each engine")
@@ -18,13 +18,14 @@ def main() -> None:
     batched = whats.add_parser("batched", help="training in batches beside the plain loop")
     batched.add_argument("--firms", type=int, default=50, help="of the study")
     batched.add_argument("--rounds", type=int, default=20, help="of the study")
+    sweep = whats.add_parser("sweep", help="studies a second beside Hydra's basic launcher")
     game = whats.add_parser("game", help="points, games and episodes a second of each solver")
     game.add_argument("--points", type=int, default=200_000, help="random markets to solve")
     game.add_argument("--no-compile", action="store_true", help="leave out torch.compile (minutes)")
     poses = whats.add_parser("canonicalize", help="canonicalizers beside equiadapt's")
     poses.add_argument("--images", type=int, default=512, help="random images to compare on")
     poses.add_argument("--peer", type=Path, help="interpreter that has equiadapt")
-    for command, repeats in ((rounds, 3), (batched, 5), (game, 5), (poses, 7)):
+    for command, repeats in ((rounds, 3), (batched, 5), (sweep, 3), (game, 5), (poses, 7)):
         command.add_argument("--repeats", type=int, default=repeats)
     chosen = parser.parse_args()
     if chosen.repeats < 1 or getattr(chosen, "firms", 1) < 1:
@@ -44,6 +45,10 @@ def main() -> None:
             from simulations.bench.batched import report as report_batched
 
             report_batched(chosen.firms, chosen.rounds, chosen.repeats)
+        elif chosen.what == "sweep":
+            from simulations.bench.sweep import report as report_sweep
+
+            report_sweep(chosen.repeats)
         elif chosen.what == "canonicalize":
             from simulations.bench.canonicalize import PEER
             from simulations.bench.canonicalize import report as report_poses
