@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
@@ -15,6 +16,8 @@ from parties.exchange import FedpactError
 from simulations.engines import Engine, EngineError, Job
 
 log = logging.getLogger("fedpact")
+
+CONNECT_S = 10.0
 
 
 @final
@@ -102,6 +105,7 @@ class RayActors(Engine):
     def start_ray(self, workers: int) -> None:
         """Start Ray with room for so many workers, or join the cluster."""
         ray = import_ray()
+        check_reachable(self.address)
         if self.address is None:
             # Inherited by the workers: the same code as here, one thread each.
             os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -127,6 +131,25 @@ class RayActors(Engine):
                         "engine=inline needs no Ray."
                     ) from fault
                 log.warning("Ray did not start (%s); trying once more", fault)
+
+
+def check_reachable(address: str | None) -> None:
+    """Whether somebody listens at HOST:PORT; Ray itself would try for a quarter of an hour.
+
+    Raises:
+        EngineError: nobody does.
+    """
+    host, _, port = str(address or "").rpartition(":")
+    if not host or not port.isdigit() or "//" in host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except (OSError, OverflowError) as fault:
+        raise EngineError(
+            f"Nobody answers at the address {address} ({fault}); legal is HOST:PORT of a running "
+            "Ray cluster's head, or auto. Start it with `ray start --head`, or leave the address "
+            "out to start Ray here."
+        ) from fault
 
 
 def import_ray() -> Any:

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-from simulations.engines.ray_actors import RayActors, import_ray
+from parties.exchange import FedpactError
+from simulations.engines.ray_actors import RayActors, check_reachable, import_ray
 from simulations.sweeps.configs import Job
 from simulations.sweeps.launch import Pool
 from simulations.sweeps.limits import OUT_OF_TIME, JobLimits
@@ -72,7 +73,11 @@ class RayJobs(Pool):
         limits: JobLimits,
     ) -> None:
         self._ray = RayActors(workers, num_cpus, num_gpus, address)
-        self._ray.plan(workers)
+        try:
+            self._ray.plan(workers)
+            check_reachable(address)
+        except FedpactError as fault:  # it speaks of the engine's settings, ours have their names
+            raise FedpactError(str(fault).replace("engine.", "launch.")) from fault
         self._limits = limits
         self._actors: list[Any] = []
         self._open: dict[Any, _Task] = {}

@@ -105,6 +105,7 @@ def sweep_of(config: DictConfig, overrides: Sequence[str]) -> Sweep:
             )
     configs = Configs(words, keys)
     configs.job(design.first())  # refuses keys and choices that there are not
+    launch.pool().close()  # refuses workers that there is no room for; starts none
     return Sweep(str(whole["study"]["name"]), words, design, launch, tracking, configs, whole)
 
 
