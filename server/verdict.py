@@ -18,26 +18,37 @@ from parties.exchange import Array, FedpactError
 from server.game.dominance import BASELINE as BASELINE
 from server.outcome import Outcome, Summary
 
+CONFIDENCE = 0.95
 METHOD = (
-    "95 % interval of the mean paired gain a client. Paired over clients and seeds: the variance "
-    "of sampling clients (one client's gains under several seeds count once), plus the variance "
-    "between seeds beyond that; Student t with one degree of freedom less than there are seeds."
+    "{level} % interval of the mean paired gain a client. Paired over clients and seeds: the "
+    "variance of sampling clients (one client's gains under several seeds count once), plus the "
+    "variance between seeds beyond that; Student t with one degree of freedom less than there are "
+    "seeds."
 )
 ONE_SEED = (
-    "95 % interval of the mean paired gain a client, over clients only: with one seed, what "
+    "{level} % interval of the mean paired gain a client, over clients only: with one seed, what "
     "another split or training would change is not in it."
 )
 
 
-def method(seeds: int) -> str:
+def method(seeds: int, confidence: float = CONFIDENCE) -> str:
     """How the intervals of a study with this many seeds are made, in words."""
-    return METHOD if seeds > 1 else ONE_SEED
+    return (METHOD if seeds > 1 else ONE_SEED).format(level=f"{100 * confidence:.6g}")
+
+
+def interval_name(told: str) -> str:
+    """What to call the intervals over a column, from what `method` says of them.
+
+    >>> interval_name(method(10)), interval_name(method(1, 0.9875))
+    ('95 % interval', '98.75 % interval')
+    """
+    return told.partition(" of ")[0]
 
 
 @final
 @dataclass(frozen=True)
 class Interval:
-    """Mean paired gain with its 95 % interval, and the number of clients that would decide.
+    """Mean paired gain with its interval, and the number of clients that would decide.
 
     `needed` supposes that clients are added in the same way as now, seeds with them: the half-width
     then falls with the square root of the number. It is a guide, not a promise.
@@ -55,7 +66,9 @@ class Interval:
         return "signs" if self.low >= 0 else "refuses" if self.high < 0 else "undecided"
 
 
-def paired_interval(ids: Sequence[Array], gains: Sequence[Array]) -> Interval:
+def paired_interval(
+    ids: Sequence[Array], gains: Sequence[Array], confidence: float = CONFIDENCE
+) -> Interval:
     """The interval of the mean gain, from one array of ids (n,) and of gains (n,) a seed.
 
     Var = sum_i (sum_s (d_is - mean))^2 / N^2 over clients i (N = all pairs), plus
@@ -73,10 +86,10 @@ def paired_interval(ids: Sequence[Array], gains: Sequence[Array]) -> Interval:
     by_client = float(np.sum(residuals**2)) / count**2 * clients / max(clients - 1, 1)
     within = [float(np.var(g, ddof=1)) / len(g) if len(g) > 1 else 0.0 for g in gains]
     means = [float(np.mean(g)) for g in gains]
-    return _interval(mean, clients, by_client, _between(means, within), len(gains))
+    return _interval(mean, clients, by_client, _between(means, within), len(gains), confidence)
 
 
-def summary_interval(held: Sequence[Summary]) -> Interval:
+def summary_interval(held: Sequence[Summary], confidence: float = CONFIDENCE) -> Interval:
     """The interval of the mean gain from one summary a seed, where a firm keeps its cases' losses.
 
     As :func:`paired_interval`, but a case's gains under several seeds are not averaged: their
@@ -88,15 +101,19 @@ def summary_interval(held: Sequence[Summary]) -> Interval:
     clients = int(min(sizes.sum(), max(s.population for s in held)))
     variance = float(np.sum(sizes * [s.variance for s in held]) / sizes.sum())
     within = [s.variance / s.cases for s in held]
-    return _interval(mean, clients, variance / clients, _between(means, within), len(held))
+    between = _between(means, within)
+    return _interval(mean, clients, variance / clients, between, len(held), confidence)
 
 
-def _interval(mean: float, clients: int, by_client: float, by_seed: float, seeds: int) -> Interval:
+def _interval(
+    mean: float, clients: int, by_client: float, by_seed: float, seeds: int, confidence: float
+) -> Interval:
     error = math.sqrt(by_client + by_seed)
     if error == 0:
         return Interval(mean, mean, mean, clients, None if mean == 0 else 1)
     # With few seeds their variance is hardly known: t is wide then, whatever it comes out as.
-    half = float(stats.t.ppf(0.975, seeds - 1 if seeds > 1 else math.inf)) * error
+    freedom = seeds - 1 if seeds > 1 else math.inf
+    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
     needed = math.ceil(clients * (half / mean) ** 2) if mean else None
     return Interval(mean, mean - half, mean + half, clients, needed)
 
@@ -149,18 +166,21 @@ class ContractVerdict:
     irpo: bool | None
 
 
-def judge(outcomes: Sequence[Outcome], firms: Sequence[str]) -> dict[str, ContractVerdict]:
+def judge(
+    outcomes: Sequence[Outcome], firms: Sequence[str], confidence: float = CONFIDENCE
+) -> dict[str, ContractVerdict]:
     """The verdict of every firm on every contract.
 
     Args:
         outcomes: every session; the same seeds under every contract, no-sharing among them.
         firms: in the order of the report.
+        confidence: level of the intervals.
     """
     by_contract: dict[str, list[Outcome]] = {}
     for outcome in sorted(outcomes, key=lambda o: o.seed):
         by_contract.setdefault(outcome.contract, []).append(outcome)
     gains = {
-        (one, two, firm): _compare(by_contract[one], by_contract[two], firm)
+        (one, two, firm): _compare(by_contract[one], by_contract[two], firm, confidence)
         for one in by_contract
         for two in by_contract
         for firm in firms
@@ -186,7 +206,9 @@ def judge(outcomes: Sequence[Outcome], firms: Sequence[str]) -> dict[str, Contra
     return verdicts
 
 
-def _compare(one: Sequence[Outcome], two: Sequence[Outcome], firm: str) -> Interval | None:
+def _compare(
+    one: Sequence[Outcome], two: Sequence[Outcome], firm: str, confidence: float
+) -> Interval | None:
     """Firm's gain of the first contract over the second; None where it could not be measured."""
     pairs = list(zip(one, two, strict=True))
     if any(firm in o.summaries for o in (*one, *two)):
@@ -195,7 +217,7 @@ def _compare(one: Sequence[Outcome], two: Sequence[Outcome], firm: str) -> Inter
             for a, b in pairs
             if firm in a.summaries and firm in b.summaries
         ]
-        return summary_interval(held) if held else None
+        return summary_interval(held, confidence) if held else None
     both = [(a, b) for a, b in pairs if firm in a.payoffs and firm in b.payoffs]
     for a, b in both:
         if not np.array_equal(a.ids[firm], b.ids[firm]):
@@ -205,7 +227,7 @@ def _compare(one: Sequence[Outcome], two: Sequence[Outcome], firm: str) -> Inter
             )
     ids = [a.ids[firm] for a, _ in both]
     gains = [a.payoffs[firm] - b.payoffs[firm] for a, b in both]
-    return paired_interval(ids, gains) if both else None
+    return paired_interval(ids, gains, confidence) if both else None
 
 
 def _difference(one: Summary, two: Summary) -> Summary:

@@ -17,6 +17,7 @@ import pandas as pd
 from scipy import stats
 
 from parties.exchange import Array, FedpactError
+from server.verdict import interval_name
 from simulations.measures import curves, seconds, traffic
 from simulations.results import RunFolder, write_whole
 
@@ -225,3 +226,10 @@ def _verdicts(plan: Plan, root: Path) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(found)
+
+
+def interval_names(plan: Plan, root: Path) -> str:
+    """What to call the intervals of a comparison's verdicts: their level, where it is the same."""
+    paths = [root / setting / method / "verdict.json" for setting, method, _ in plan.cells]
+    names = {interval_name(json.loads(path.read_text())["interval"]) for path in paths}
+    return names.pop() if len(names) == 1 else "interval"

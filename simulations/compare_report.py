@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from simulations.compare import Plan
+from simulations.compare import Plan, interval_names
 from simulations.page import INK, render, svg
 from simulations.results import RunFolder, write_whole
 
@@ -28,6 +28,7 @@ def write_comparison(plan: Plan, folder: RunFolder) -> None:
     content = {
         "name": folder.read_json("provenance.json").get("study") or folder.path.name,
         "plan": plan,
+        "level": interval_names(plan, folder.path),
         "summary": {(row["setting"], row["method"]): row for row in summary},
         "counted": {(row["setting"], row["method"]): row for row in _counted(plan, verdicts)},
         "verdicts": verdicts,

@@ -51,7 +51,7 @@ def conclude(study: Study, folder: RunFolder) -> dict[str, Any]:
         have equal files.
     """
     outcomes, hashes = outcomes_of(study, folder)
-    verdicts = judge(outcomes, study.names)
+    verdicts = judge(outcomes, study.names, study.confidence)
     _write_payoffs(outcomes, study.names, folder)
     measured = measure(study, outcomes)
     if measured is not None:
@@ -62,7 +62,7 @@ def conclude(study: Study, folder: RunFolder) -> dict[str, Any]:
         "firms": list(study.names),
         "seeds": list(study.seeds),
         "unit": study.market.unit,
-        "interval": method(len(study.seeds)),
+        "interval": method(len(study.seeds), study.confidence),
         "contracts": {
             name: {
                 "firms": {

@@ -21,7 +21,7 @@ from matplotlib.patches import Rectangle
 from parties.exchange import Array
 from server.outcome import Outcome
 from server.transport import OPERATOR
-from server.verdict import BASELINE
+from server.verdict import BASELINE, interval_name
 from simulations.conclude import outcomes_of
 from simulations.page import INK, number, render, svg, with_own_ids
 from simulations.prices import price_lines
@@ -55,6 +55,7 @@ def _content(study: Study, folder: RunFolder, verdict: Mapping[str, Any]) -> dic
     contracts, firms = verdict["contracts"], verdict["firms"]
     return {
         "verdict": verdict,
+        "level": interval_name(verdict["interval"]),
         "study": study,
         "baseline": BASELINE,
         "most": MOST,

@@ -22,7 +22,7 @@ from server.outcome import Case
 from server.participation import Participation
 from server.play import Play
 from server.strategies import Strategy
-from server.verdict import BASELINE
+from server.verdict import BASELINE, CONFIDENCE
 from simulations.build import build
 from simulations.mistakes import did_you_mean
 
@@ -41,6 +41,7 @@ class Study:
         contracts: by name, in the order they are held; no_sharing is among them.
         market, play, strategy, participation, limits: the operator's rules.
         watch: every firm scores the published model after each round.
+        confidence: level of the verdict's intervals.
     """
 
     name: str
@@ -53,9 +54,11 @@ class Study:
     participation: Participation
     limits: Limits
     watch: bool = False
+    confidence: float = CONFIDENCE
 
     def __post_init__(self) -> None:
         _check_seeds(self.seeds)
+        _check_confidence(self.confidence)
         if not self.name.replace("_", "").replace("-", "").isalnum():
             raise FedpactError(
                 f"study.name is {self.name!r}; legal are letters, digits, '_' and '-' (it names "
@@ -364,6 +367,7 @@ def study_of(config: Mapping[str, Any], make: Callable[[Mapping[str, Any]], Any]
         firms={name: make(config["parties"][name]) for name in sorted(config["parties"])},
         contracts={name: make(known[name]) for name in wanted},
         watch=_flag(config["study"]["watch"], "study.watch"),
+        confidence=config["study"]["confidence"],
         **parts,
     )
 
@@ -403,4 +407,13 @@ def _check_seeds(seeds: tuple[int, ...]) -> None:
     if not seeds or not whole or len(set(seeds)) != len(seeds):
         raise FedpactError(
             f"study.seeds is {list(seeds)}; legal are distinct whole numbers >= 0, at least one."
+        )
+
+
+def _check_confidence(value: object) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value < 1:  # type: ignore[operator]
+        raise FedpactError(
+            f"study.confidence is {value!r}; legal is a number between 0 and 1. For intervals of "
+            f"{CONFIDENCE:.0%} leave it at {CONFIDENCE}."
         )

@@ -31,7 +31,8 @@ from rich.table import Table
 
 from parties.exchange import Offer, Packed, Trained, Weights, pack
 from parties.firm import Firm
-from simulations.compare import Plan
+from server.verdict import interval_name
+from simulations.compare import Plan, interval_names
 from simulations.engines import Engine
 from simulations.prices import price_lines
 from simulations.results import RunFolder
@@ -208,7 +209,8 @@ def _verdict_table(verdict: Mapping[str, Any], wide: bool) -> Table:
         padding=(0, 1, 0, 0),
     )
     left = ("contract", "firm", "decision")
-    columns = ["contract", "firm", "decision", "gain", "95 % interval", "payoff"]
+    level = interval_name(verdict["interval"])
+    columns = ["contract", "firm", "decision", "gain", level, "payoff"]
     for column in [*columns, "predicted", "needed"] if wide else columns:
         table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
     for name, contract in verdict["contracts"].items():
@@ -285,7 +287,7 @@ def print_comparison_plan(plan: Plan) -> None:
 def print_comparison(plan: Plan, table: pd.DataFrame, folder: RunFolder) -> None:
     """A row a setting and method, and where the tables and the picture are."""
     console = _console()
-    console.print(_measures_table(plan, table) if plan.watch else _gains_table(table))
+    console.print(_measures_table(plan, table) if plan.watch else _gains_table(plan, table, folder))
     console.print(f"Report   {folder.path / 'report.html'}", soft_wrap=True)
     console.print(f"Table    {folder.path / ('compare.csv' if plan.watch else 'compare.json')}")
 
@@ -322,9 +324,10 @@ def _ends(low: float, high: float) -> str:
     return "" if math.isnan(low) else rf" \[{low:+.1f}, {high:+.1f}]"
 
 
-def _gains_table(table: pd.DataFrame) -> Table:
+def _gains_table(plan: Plan, table: pd.DataFrame, folder: RunFolder) -> Table:
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    names = ("setting", "firm", "method", "own", "payoff", "gain", "95 % interval", "decision")
+    level = interval_names(plan, folder.path)
+    names = ("setting", "firm", "method", "own", "payoff", "gain", level, "decision")
     for column in names:
         left = column in ("setting", "firm", "method", "decision")
         shown.add_column(column, justify="left" if left else "right")

@@ -318,6 +318,8 @@ def test_an_unknown_field_says_which_there_are() -> None:
         (("parties.lender_a.shares=models",), "write a list"),
         (("study.seeds=[-1]",), "distinct whole numbers >= 0"),
         (("study.seeds=many",), "number of seeds"),
+        (("study.confidence=95",), "study.confidence is 95; legal is a number between 0 and 1"),
+        (("study.confidence=true",), "study.confidence is True"),
         (("parties=hospitals",), "game of two firms"),
         (("strategy=fedavg",), "strategy=forward"),
         (("limits.minimum_firms=3",), "limits.minimum_firms"),

@@ -92,6 +92,17 @@ def test_a_run_prints_the_verdict_and_last_of_all_its_folder(
         assert word in loans.stdout
 
 
+def test_another_level_is_told_wherever_an_interval_is_shown(here: Callable[..., Told]) -> None:
+    done = here(*SMALL_LOANS, "study.confidence=0.999", "run_dir=run")
+    assert done.returncode == 0, done.stderr
+    assert "99.9 % interval" in done.stdout
+    verdict = json.loads(Path("run/verdict.json").read_text())
+    assert verdict["interval"].startswith("99.9 % interval of the mean paired gain")
+    page = Path("run/report.html").read_text()
+    assert "99.9 % interval" in page
+    assert "95 % interval" not in done.stdout + page
+
+
 def test_a_run_folder_holds_the_whole_record(loans: subprocess.CompletedProcess[str]) -> None:
     folder = last_line(loans)
     names = {p.name for p in folder.iterdir()} - {".lock"}

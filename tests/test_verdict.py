@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
 
 from parties.exchange import FedpactError
 from server.outcome import Outcome, Summary
@@ -204,3 +209,71 @@ def test_a_firm_that_declines_refuses_whatever_it_would_gain() -> None:
     assert verdict.firms["a"].reason == "no deal: b declined"
     assert verdict.declined == {"b": "b shares no models"}
     assert verdict.individually_rational is False
+
+
+# --------------------------------------------------------------------------------------- confidence
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 7])
+def test_the_half_width_is_the_quantile_times_the_standard_error(seeds: int) -> None:
+    rng = np.random.default_rng(seeds)
+    gains = [rng.normal(0.1 * s, 1.0, 50) for s in range(seeds)]
+    ids = [np.arange(50) + 50 * s for s in range(seeds)]
+    told = [Summary(50, 50 * seeds, 0.0, float(g.mean()), float(g.var(ddof=1))) for g in gains]
+    freedom = seeds - 1 if seeds > 1 else np.inf
+    for find in (lambda c: paired_interval(ids, gains, c), lambda c: summary_interval(told, c)):
+        found = {c: find(c) for c in (0.5, 0.9, 0.95, 0.9875)}
+        errors = [
+            (i.high - i.low) / 2 / stats.t.ppf(0.5 + c / 2, freedom) for c, i in found.items()
+        ]
+        assert errors == pytest.approx([errors[0]] * 4)
+        assert {i.mean for i in found.values()} == {found[0.5].mean}
+
+
+def test_the_usual_level_has_the_usual_quantile_to_the_bit() -> None:
+    assert (1 + 0.95) / 2 == 0.975
+    gains = [np.random.default_rng(s).normal(size=30) for s in range(3)]
+    ids = [np.arange(30)] * 3
+    assert paired_interval(ids, gains) == paired_interval(ids, gains, 0.95)
+
+
+def decided(held: Sequence[Outcome], confidence: float) -> dict[str, bool | str | None]:
+    """Everything that a verdict decides, by name; None or "undecided" for what it leaves open."""
+    found: dict[str, bool | str | None] = {}
+    for name, verdict in judge(held, ["a", "b"], confidence).items():
+        found |= {f"{name} {firm}": v.decision for firm, v in verdict.firms.items()}
+        found[f"{name} rational"] = verdict.individually_rational
+        found[f"{name} optimal"] = verdict.pareto_optimal
+    return found
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    gains=st.tuples(st.floats(-0.5, 0.5), st.floats(-0.5, 0.5)),
+    levels=st.tuples(st.floats(0.05, 0.999), st.floats(0.05, 0.999)).map(sorted),
+)
+def test_more_confidence_widens_intervals_and_only_takes_decisions_back(
+    seed: int, gains: tuple[float, float], levels: list[float]
+) -> None:
+    rng = np.random.default_rng(seed)
+    held = []
+    for s in range(3):
+        base = rng.normal(size=(2, 40))
+        held.append(outcome("no_sharing", s, a=base[0], b=base[1]))
+        for name, factor in (("infer_sharing", 1), ("full_sharing", 2)):
+            a, b = (x + factor * g + rng.normal(size=40) for x, g in zip(base, gains, strict=True))
+            held.append(outcome(name, s, a=a, b=b))
+    low, high = levels
+    one, two = (judge(held, ["a", "b"], c) for c in (low, high))
+    for name in one:
+        for firm in "ab":
+            narrow, wide = one[name].firms[firm].interval, two[name].firms[firm].interval
+            assert wide[0] <= narrow[0] <= narrow[1] <= wide[1]
+    before, after = decided(held, low), decided(held, high)
+    for name, answer in after.items():
+        assert answer in (before[name], None, "undecided"), name
+
+
+def test_the_level_is_told_with_the_method() -> None:
+    assert method(5).startswith("95 % interval of the mean paired gain")
+    assert method(1, 0.99).startswith("99 % interval of the mean paired gain")

@@ -5,8 +5,8 @@ largest joint surplus among those that every firm signs (no_sharing, whose surpl
 one); it is null while an undecided contract has a larger one. A contract C then has: `C.signed`,
 `C.pareto_optimal`, `C.irpo` (true, false or null: undecided), `C.predicted_signed` (what the game
 on the measured joint table says), `C.surplus` (sum of the firms' mean gains) and, for a firm F,
-`C.F.gain`, `C.F.low`, `C.F.high` (95 % interval), `C.F.predicted` and `C.F.decision`;
-`no_sharing.F.payoff` is what F earns alone.
+`C.F.gain`, `C.F.low`, `C.F.high` (its interval, of level study.confidence), `C.F.predicted` and
+`C.F.decision`; `no_sharing.F.payoff` is what F earns alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NEAR = 1e-12  # payoffs nearer to each other are equal
 
 def row_of(study: Study, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The row of a study whose sessions have all been held."""
-    verdicts = judge(outcomes, study.names)
+    verdicts = judge(outcomes, study.names, study.confidence)
     alone = verdicts[BASELINE].firms
     row: dict[str, Any] = {
         "seeds": len(study.seeds),
