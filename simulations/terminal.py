@@ -435,6 +435,8 @@ def print_sweep(table: pd.DataFrame, facts: Mapping[str, Any], folder: RunFolder
                 f"{found['agree']} of {found['compared']} decided studies",
                 soft_wrap=True,
             )
+    if told := facts["extra"].get("told"):
+        console.print(f"Found    {told}", soft_wrap=True, markup=False)
     failed = table[table["status"] == "failed"]
     for row in failed.head(MOST_FAILURES).to_dict("records"):
         told = f"failed   job {row['job']}: {row['error']}: {row['message']}"

@@ -58,6 +58,11 @@ class Design(ABC):
         return axes_of(self.axes or {})
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the configuration that its points set: the axes, and what it sets itself."""
+        return tuple(axis.key for axis in self.parsed)
+
+    @property
     @abstractmethod
     def words(self) -> str:
         """The design in words, for the plan and the report."""
@@ -83,7 +88,7 @@ class Design(ABC):
         return held
 
     def extra(self, held: Sequence[Held]) -> Mapping[str, Any]:
-        """What it found besides the rows, for the report."""
+        """What it found besides the rows, for the report; `told` is the same in words."""
         return {}
 
     def open(self, folder: Path) -> None:

@@ -149,6 +149,16 @@ def axis_of(key: str, given: Any) -> Axis:
     return Axis(key, (), float(low), float(high), steps, log, integer)
 
 
+def check_whole(name: str, value: object, least: int) -> None:
+    """Refuse a field of a design that is no whole number.
+
+    Raises:
+        FedpactError: it is none, or too small.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise FedpactError(f"sweep.{name} is {value!r}; legal is a whole number >= {least}.")
+
+
 def _number(value: object) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and math.isfinite(float(value))  # type: ignore[arg-type]

@@ -96,14 +96,18 @@ def sweep_of(config: DictConfig, overrides: Sequence[str]) -> Sweep:
     assert isinstance(launch, Launch)
     assert isinstance(tracking, Tracking)
     words = [w for w in overrides if w.split("=")[0].lstrip("+~").split(".")[0] not in APART]
-    keys = [axis.key for axis in design.parsed]
+    axes = [axis.key for axis in design.parsed]
     for word in words:
         key = word.split("=")[0].lstrip("+~")
-        if key in keys:
+        if key in axes:
             raise FedpactError(
                 f"{word} is fixed, and {key} is an axis of the sweep too. Leave one of them out."
             )
-    configs = Configs(words, keys)
+        if key in design.keys:
+            raise FedpactError(
+                f"{word} is fixed, and this sweep sets {key} itself: {design.words}. Leave it out."
+            )
+    configs = Configs(words, design.keys)
     configs.job(design.first())  # refuses keys and choices that there are not
     launch.pool().close()  # refuses workers that there is no room for; starts none
     return Sweep(str(whole["study"]["name"]), words, design, launch, tracking, configs, whole)

@@ -11,6 +11,7 @@ from scipy.stats import qmc
 
 from parties.exchange import Array, FedpactError
 from simulations.sweeps import Design, Held, Point
+from simulations.sweeps.axes import check_whole
 
 METHODS = ("random", "sobol")
 
@@ -32,12 +33,8 @@ class Drawn(Design):
     seed: int = 0
 
     def check(self) -> None:
-        for name, least in (("points", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise FedpactError(
-                    f"sweep.{name} is {value!r}; legal is a whole number >= {least}."
-                )
+        check_whole("points", self.points, 1)
+        check_whole("seed", self.seed, 0)
         if self.method not in METHODS:
             raise FedpactError(f"sweep.method is {self.method!r}; legal are {', '.join(METHODS)}.")
         if not self.axes:
