@@ -1,0 +1,113 @@
+"""Designs on the command line: short real sweeps, and what they find."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from simulations.__main__ import main
+
+TINY = (
+    "parties.lender_a.dataset.clients=500",
+    "parties.lender_b.dataset.clients=500",
+    "training.epochs=1",
+    "progress=none",
+    "launch.workers=0",
+)
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """The command in this process, in an empty folder: exit status, stdout and stderr."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["fedpact", *words])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+        handler, code = signal.getsignal(signal.SIGTERM), 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        return code, *capfd.readouterr()
+
+    return run
+
+
+def results(folder: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """A sweep's table, and what its sweep.json says."""
+    path = Path(folder)
+    return pd.read_parquet(path / "sweep.parquet"), json.loads((path / "sweep.json").read_text())
+
+
+def test_a_grid_is_refined_where_lenders_change_their_minds(
+    here: Callable[..., tuple[int, str, str]],
+) -> None:
+    axes = "sweep.axes={market.C1:{low:0.5,high:6,steps:3},market.gamma:{low:0.1,high:0.9,steps:3}}"
+    words = ("sweep=adaptive", axes, "sweep.depth=2", *TINY, "study.seeds=1", "run_dir=fine")
+    code, out, err = here(*words)
+    assert code == 0, err
+    table, facts = results("fine")
+    assert 9 < len(table) < 81
+    assert (
+        facts["extra"]["points"]
+        == len(table)
+        == len(table.drop_duplicates(["market.C1", "market.gamma"]))
+    )
+    assert f"Found    {len(table)} points; a grid as fine everywhere has 81" in out
+    code, _, err = here(*words[:3], "sweep.points=9", *words[3:])
+    assert code == 0, err
+    table, facts = results("fine")
+    assert len(table) == 9
+    assert facts["extra"]["left"]
+
+
+def test_seeds_go_where_lenders_are_undecided(
+    here: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    axes = "sweep.axes={market.C1:[1,4],market.gamma:[0.2,0.5,0.8]}"
+    words = ("sweep=map", axes, "sweep.first_seeds=2", "sweep.most_seeds=4", *TINY)
+    code, out, err = here(*words, "run_dir=map")
+    assert code == 0, err
+    table, facts = results("map")
+    assert list(table.columns[:4]) == ["job", "market.C1", "market.gamma", "seeds"]
+    assert list(zip(table["market.C1"], table["market.gamma"], strict=True)) == [
+        (c, g) for c in (1, 4) for g in (0.2, 0.5, 0.8)
+    ]
+    flags = table.filter(regex=r"\.signed$")
+    assert ((table["seeds"] == 4) | flags.notna().all(axis=1)).all()
+    looks = {int(n): cells for n, cells in facts["extra"]["looks"].items()}
+    assert looks[2] == 6
+    assert looks[4] == int((table["seeds"] == 4).sum()) > 0
+    assert re.search(
+        rf"Found    {2 * 6 + 4 * looks[4]} seeds in 2 looks at 6, {looks[4]} cells", out
+    )
+    journal = (tmp_path / "map" / "jobs.jsonl").read_text()
+    assert len(journal.splitlines()) == 6 + looks[4]
+    code, _, err = here(*words, "run_dir=map")
+    assert code == 0, err
+    assert (tmp_path / "map" / "jobs.jsonl").read_text() == journal
+    code, _, err = here(*words, "sweep.budget=20", "run_dir=bound")
+    assert code == 0, err
+    assert results("bound")[1]["extra"]["seeds"] == 2 * 6 + 4 * min(2, looks[4])
+
+
+def test_what_a_map_sets_itself_cannot_be_fixed(
+    here: Callable[..., tuple[int, str, str]],
+) -> None:
+    axes = "sweep.axes={market.C1:[1,4],market.gamma:[0.2,0.5]}"
+    code, _, err = here("sweep=map", axes, "seeds=3")
+    assert code == 2
+    assert "study.seeds=3 is fixed, and this sweep sets study.seeds itself" in err
