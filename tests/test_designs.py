@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,11 @@ import pandas as pd
 import pytest
 
 from simulations.__main__ import main
+from simulations.results import digest
+from tests.test_optuna_search import stored
 
+ROOT = Path(__file__).parents[1]
+Here = Callable[..., tuple[int, str, str]]
 TINY = (
     "parties.lender_a.dataset.clients=500",
     "parties.lender_b.dataset.clients=500",
@@ -27,7 +34,7 @@ TINY = (
 @pytest.fixture
 def here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
+) -> Here:
     """The command in this process, in an empty folder: exit status, stdout and stderr."""
 
     def run(*words: str) -> tuple[int, str, str]:
@@ -53,7 +60,7 @@ def results(folder: str) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 
 def test_a_grid_is_refined_where_lenders_change_their_minds(
-    here: Callable[..., tuple[int, str, str]],
+    here: Here,
 ) -> None:
     axes = "sweep.axes={market.C1:{low:0.5,high:6,steps:3},market.gamma:{low:0.1,high:0.9,steps:3}}"
     words = ("sweep=adaptive", axes, "sweep.depth=2", *TINY, "study.seeds=1", "run_dir=fine")
@@ -74,9 +81,7 @@ def test_a_grid_is_refined_where_lenders_change_their_minds(
     assert facts["extra"]["left"]
 
 
-def test_seeds_go_where_lenders_are_undecided(
-    here: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_seeds_go_where_lenders_are_undecided(here: Here, tmp_path: Path) -> None:
     axes = "sweep.axes={market.C1:[1,4],market.gamma:[0.2,0.5,0.8]}"
     words = ("sweep=map", axes, "sweep.first_seeds=2", "sweep.most_seeds=4", *TINY)
     code, out, err = here(*words, "run_dir=map")
@@ -105,9 +110,52 @@ def test_seeds_go_where_lenders_are_undecided(
 
 
 def test_what_a_map_sets_itself_cannot_be_fixed(
-    here: Callable[..., tuple[int, str, str]],
+    here: Here,
 ) -> None:
     axes = "sweep.axes={market.C1:[1,4],market.gamma:[0.2,0.5]}"
     code, _, err = here("sweep=map", axes, "seeds=3")
     assert code == 2
     assert "study.seeds=3 is fixed, and this sweep sets study.seeds itself" in err
+
+
+LOANS = (
+    *("sweep=optuna", "sweep.trials=12", "sweep.parallel=3", "study.seeds=1", *TINY),
+    "sweep.axes={market.C1:{low:0.5,high:6},market.gamma:{low:0.1,high:0.9}}",
+)
+
+
+def test_a_search_killed_in_the_middle_goes_on_to_the_same_table(
+    here: Here, tmp_path: Path
+) -> None:
+    cut = subprocess.Popen(
+        [sys.executable, "-m", "simulations", *LOANS, "run_dir=cut"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+    journal = tmp_path / "cut" / "jobs.jsonl"
+    while cut.poll() is None and not (journal.exists() and journal.read_text().count("\n") >= 4):
+        time.sleep(0.01)
+    cut.kill()
+    cut.wait()
+    assert 4 <= journal.read_text().count("\n") < 12
+    for folder in ("cut", "whole"):
+        code, out, err = here(*LOANS, f"run_dir={folder}")
+        assert code == 0, err
+        assert "\nFound    optimum +" in out or "\nFound    in none of 12 studies" in out
+    one, two = (digest((tmp_path / n / "sweep.csv").read_bytes()) for n in ("cut", "whole"))
+    assert one == two
+    assert journal.read_text().count("\n") == 12
+    assert stored(tmp_path / "cut") == stored(tmp_path / "whole")
+    facts = results("cut")[1]["extra"]
+    assert facts == results("whole")[1]["extra"]
+    assert facts["trials"] == 12
+
+
+def test_a_search_is_planned_by_the_middle_of_its_axes(here: Here, tmp_path: Path) -> None:
+    code, out, err = here("sweep=loan_terms", "dry_run=true")
+    assert code == 0, err
+    assert (
+        "64 trials of Optuna, 8 at a time, seed 0, for the largest surplus of any contract" in out
+    )
+    assert "64 jobs at most" in out
+    assert list(tmp_path.iterdir()) == []

@@ -54,7 +54,7 @@ def wide(cells: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("gain", [0.0, 0.15, -0.15])
 def test_many_looks_together_miss_the_true_gain_no_more_often_than_alpha(gain: float) -> None:
-    cells, alpha = 500, 0.1
+    cells, alpha = 300, 0.1
     held = held_on(MeasuredMap(wide(cells), 4, 32, alpha=alpha), gain)
     for firm in ("x", "y"):
         missed = {
