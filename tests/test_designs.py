@@ -118,6 +118,14 @@ def test_what_a_map_sets_itself_cannot_be_fixed(
     assert "study.seeds=3 is fixed, and this sweep sets study.seeds itself" in err
 
 
+def test_contracts_that_only_some_studies_hold_are_all_told(here: Here) -> None:
+    words = ("-m", "contract=train_sharing,full_sharing", "study.seeds=1", *TINY, "run_dir=two")
+    code, out, err = here(*words)
+    assert code == 0, err
+    assert results("two")[1]["contracts"] == ["no_sharing", "train_sharing", "full_sharing"]
+    assert re.search(r"^ full_sharing +[01] +[01] +[01] ", out, re.MULTILINE)
+
+
 LOANS = (
     *("sweep=optuna", "sweep.trials=12", "sweep.parallel=3", "study.seeds=1", *TINY),
     "sweep.axes={market.C1:{low:0.5,high:6},market.gamma:{low:0.1,high:0.9}}",

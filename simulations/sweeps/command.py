@@ -252,12 +252,14 @@ def _facts(
 
 
 def _of_studies(sweep: Sweep, progress: Progress) -> tuple[list[str], list[str], str, Any]:
-    """Firms, contracts, unit and data of the first study that could be held."""
+    """Firms, unit and data of the first study that could be held, and all studies' contracts."""
     points = [one.point for one in progress.held if one.row["status"] == "ok"]
     if not points:
         return [], [], "", {}
     study = study_of(json.loads(sweep.configs.job(points[0]).text))
-    return list(study.names), list(study.contracts), study.market.unit, study.hashes()
+    rows = [key for one in progress.held for key in one.row if key.endswith(".signed")]
+    contracts = dict.fromkeys([*study.contracts, *(key.removesuffix(".signed") for key in rows)])
+    return list(study.names), list(contracts), study.market.unit, study.hashes()
 
 
 def _notes(source: Mapping[str, Any]) -> list[str]:
