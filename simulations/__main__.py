@@ -155,10 +155,12 @@ def _sweep(config: DictConfig, overrides: list[str]) -> int:
     else:
         terminal.print_sweep(table, facts, folder)
     terminal.print_folder(folder.path.resolve())
-    failed = facts["counts"]["failed"]
-    if failed:
-        sys.stderr.write(f"fedpact: {failed} of {facts['counts']['jobs']} jobs failed\n")
-    return 1 if failed else 0
+    counts = facts["counts"]
+    if counts["failed"]:
+        left = counts["asked"] - counts["jobs"] if facts["stopped"] else 0
+        more = f"; {left} were not held" if left else ""
+        sys.stderr.write(f"fedpact: {counts['failed']} of {counts['jobs']} jobs failed{more}\n")
+    return 1 if counts["failed"] else 0
 
 
 def _compare(config: DictConfig, folder_path: Path, overrides: list[str]) -> None:
@@ -325,8 +327,9 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException) as fault:
         GlobalHydra.instance().clear()
         sys.exit(_complain(explain(fault)))
-    except KeyboardInterrupt:
-        sys.stderr.write("fedpact: stopped; what was finished is in the run's folder\n")
+    except KeyboardInterrupt as stop:
+        told = str(stop) or "stopped; what was finished is in the run's folder"
+        sys.stderr.write(f"fedpact: {told}\n")
         sys.exit(130)
     finally:
         _close_engines()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 
 from parties.exchange import FedpactError
 
@@ -51,13 +53,20 @@ def _long(word: str, many: bool) -> str:
     key, is_, value = word.partition("=")
     if not is_:
         return word
-    if key == "seeds" and "," in value and value[0] not in "[{(":
+    if key == "seeds" and re.fullmatch(r"\d+(,\d+)+", value):
         return f"study.seeds=[{value}]"
     if key == "contract":
         if value == "all":
             return ""  # all that a study of this kind can hold is the default
-        named = [f"[no_sharing,{name}]" for name in value.split(",")]
-        return f"study.contracts={','.join(named)}"
+        if value.startswith("["):
+            return f"study.contracts=[no_sharing,{value.strip('[] ')}]"
+        names = value.split(",")
+        if "all" in names:
+            raise FedpactError(
+                f"contract is {value}; legal are all, one name, names behind -m (each with "
+                "no_sharing a study of its own), or [names] for one study of several."
+            )
+        return f"study.contracts={','.join(f'[no_sharing,{name}]' for name in names)}"
     return f"{SHORT.get(key, key)}={value}"
 
 
@@ -66,7 +75,14 @@ def _values(word: str) -> list[str] | None:
     key = word.split("=")[0]
     if key.startswith("hydra") or "=" not in word:
         return None
-    override: Override = OverridesParser.create().parse_override(word)
-    if not override.is_sweep_override():
-        return None
-    return [str(value) for value in override.sweep_string_iterator()]
+    try:
+        override: Override = OverridesParser.create().parse_override(word)
+        if not override.is_sweep_override():
+            return None
+        return [str(value) for value in override.sweep_string_iterator()]
+    except (HydraException, ValueError) as fault:
+        raise FedpactError(
+            f"{word} is no list behind -m ({' '.join(str(fault).split())[:120]}). Legal are "
+            "key=a,b,c and key=range(1,4), or ranges of a design: sweep=sobol "
+            "'sweep.axes={market.C1:{low:1,high:5}}'."
+        ) from fault

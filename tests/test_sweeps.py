@@ -24,7 +24,7 @@ from simulations.engines.grid import InlineGrid
 from simulations.results import RunFolder
 from simulations.study import study_of
 from simulations.sweeps.axes import axes_of, axis_of
-from simulations.sweeps.configs import Configs
+from simulations.sweeps.configs import APART, Configs
 from simulations.sweeps.drawn import Drawn
 from simulations.sweeps.grid import Grid
 from simulations.sweeps.held import hold_jobs
@@ -155,7 +155,7 @@ def test_a_job_is_what_hydra_composes(composing: None) -> None:
         "+backbone@parties.lender_b.backbone": ["mlp"],
         "training.epochs": [1, 3],
         "study.seeds": [2, [0, 5]],
-        "study.name": ["plain", "with-dash"],
+        "play.signal_bins": [0, 3],
     }
     configs = Configs(["experiment=loans"], list(axes))
     points = Grid(axes).ask([])
@@ -167,6 +167,7 @@ def test_a_job_is_what_hydra_composes(composing: None) -> None:
         assert isinstance(plain, dict)
         mine = json.loads(job.text)
         assert mine == {key: plain[key] for key in mine}
+        assert set(plain) - set(mine) == {*APART}
         assert {"engine", "sweep", "launch", "run_dir"} & set(mine) == set()
 
 
@@ -180,8 +181,24 @@ def test_the_key_of_a_job_follows_from_its_study_alone(composing: None) -> None:
 
 
 def test_what_is_no_part_of_a_study_is_no_axis(composing: None) -> None:
-    with pytest.raises(FedpactError, match=r"engine.workers, which is no part of a study"):
-        Configs([], ["engine.workers"])
+    for key in ("engine.workers", "study.name"):
+        with pytest.raises(FedpactError, match=rf"{key}, which is no part of a study"):
+            Configs([], [key])
+    contracts = ["[no_sharing,full_sharing]", "[no_sharing,train_sharing]"]
+    priced = [
+        Configs([f"study.contracts={held}"], ["contract.full_sharing.price"]) for held in contracts
+    ]
+    keys = [
+        {configs.job({"contract.full_sharing.price": p}).key for p in (0.01, 0.02)}
+        for configs in priced
+    ]
+    assert [len(found) for found in keys] == [2, 1]  # a contract that nobody holds is no part of it
+
+
+def test_studies_of_other_firms_are_no_one_sweep(composing: None) -> None:
+    configs = Configs([], ["experiment"])
+    with pytest.raises(FedpactError, match="cleveland"):
+        configs.check([{"experiment": "loans"}, {"experiment": "heart"}])
 
 
 # ------------------------------------------------------------------------------------- what is held

@@ -36,7 +36,7 @@ class Batched(Engine):
     remember_mb: float = 256.0
 
     # One memory a process and size, shared by all jobs of a sweep.
-    _memories: ClassVar[dict[float, Remembered]] = {}
+    _memories: ClassVar[dict[tuple[float, float | None], Remembered]] = {}
 
     def __post_init__(self) -> None:
         if self.room_mb is not None and not (_number(self.room_mb) and self.room_mb > 0):
@@ -76,7 +76,9 @@ class Batched(Engine):
 
         memory = None
         if self.remember_mb:
-            memory = self._memories.setdefault(self.remember_mb, Remembered(self.remember_mb))
+            memory = self._memories.setdefault(
+                (self.remember_mb, self.room_mb), Remembered(self.remember_mb)
+            )
         told = list[T]()
         for answer in hold_together(tasks, partial(fit_together, room_mb=self.room_mb), memory):
             if isinstance(answer, Exception):

@@ -99,6 +99,8 @@ def hold_together(
     if fitter.get() is not fit_each:
         fit = fitter.get()
     hub, ended, waiting = getcurrent(), dict[int, Any](), dict[int, tuple[greenlet, list[Fit]]]()
+    # A task that holds tasks asks again, one by one, where a fit of theirs has failed.
+    failed: dict[Fit, Exception] = {}
 
     def go_on(place: int, task: greenlet, *answer: Any) -> None:
         told = task.switch(*answer)
@@ -114,7 +116,7 @@ def hold_together(
             go_on(place, started)
         while waiting:
             asked = sorted(waiting.items())
-            done = iter(_do([one for _, (_, fits) in asked for one in fits], fit, memory))
+            done = iter(_do([one for _, (_, fits) in asked for one in fits], fit, memory, failed))
             for place, (suspended, fits) in asked:
                 del waiting[place]
                 go_on(place, suspended, [next(done) for _ in fits])
@@ -152,8 +154,10 @@ def _ask(hub: greenlet, fits: Sequence[Fit]) -> list[Fitted]:
     return [one.fitted for one in done]
 
 
-def _do(fits: Sequence[Fit], fit: Fitter, memory: Remembered | None) -> list[Done | Exception]:
-    """Each fit's outcome; equal ones are done once, remembered ones not again."""
+def _do(
+    fits: Sequence[Fit], fit: Fitter, memory: Remembered | None, failed: dict[Fit, Exception]
+) -> list[Done | Exception]:
+    """Each fit's outcome; equal ones are done once, remembered and failed ones not again."""
     alike = Counter(map(_hint, fits))
     # A key reads all of a fit's data: it is made only where something could come of it.
     names: list[Hashable] = [
@@ -164,8 +168,12 @@ def _do(fits: Sequence[Fit], fit: Fitter, memory: Remembered | None) -> list[Don
     if memory is not None:
         known = {name: memory.get(str(name)) for name in names}
         found = {name: done for name, done in known.items() if done is not None}
+    found |= {n: failed[one] for n, one in zip(names, fits, strict=True) if one in failed}
     new = {name: one for name, one in zip(names, fits, strict=True) if name not in found}
     found.update(zip(new, _tried(list(new.values()), fit), strict=True))
+    for name, one in new.items():
+        if isinstance(fault := found[name], Exception):
+            failed[one] = fault
     told: list[Done | Exception] = []
     handed = set[Hashable]()
     for name in names:
@@ -196,6 +204,9 @@ def _tried(fits: list[Fit], fit: Fitter) -> list[Done | Exception]:
             return [fault]
         return [done for one in fits for done in _tried([one], fit)]
     cpu, wall = (now - then for now, then in zip(own_seconds(), since, strict=True))
-    work = [one.passes * len(one.targets) for one in fits]
+    work = [
+        len(losses) * len(one.targets) * sum(array.size for array in arrays.values())
+        for one, (arrays, losses) in zip(fits, fitted, strict=True)
+    ]
     shares = [part / max(sum(work), 1) for part in work]
     return [Done(one, cpu * share, wall * share) for one, share in zip(fitted, shares, strict=True)]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 from parties.exchange import FedpactError
+from simulations.engines import EngineError
 from simulations.engines.ray_actors import RayActors, check_reachable, import_ray
 from simulations.sweeps.configs import Job
 from simulations.sweeps.launch import Pool
@@ -19,7 +20,8 @@ from simulations.sweeps.rows import failed_row
 log = logging.getLogger("fedpact")
 
 DIED = "WorkerDied"
-GRACE_S = 30.0  # beyond its jobs' own limits, which compiled code does not hear of
+PATIENCE, GRACE_S = 3.0, 30.0  # beyond its jobs' own limits: compiled code does not hear of them
+MOST_STARTS = 3
 
 Row = Mapping[str, Any]
 
@@ -81,6 +83,8 @@ class RayJobs(Pool):
         self._limits = limits
         self._actors: list[Any] = []
         self._open: dict[Any, _Task] = {}
+        self._starts: Counter[int] = Counter()
+        self._tried: set[str] = set()
 
     def hold(self, chunks: Sequence[Sequence[Job]]) -> Iterator[list[tuple[Job, Row]]]:
         if not chunks:
@@ -98,10 +102,11 @@ class RayJobs(Pool):
                 task = self._open.pop(future)
                 try:
                     rows = ray.get(future)
-                except ray.exceptions.RayActorError as fault:
+                except ray.exceptions.RayError as fault:
                     yield from self._died(task, waiting, DIED, _cause(fault))
                     self._warm(task.worker)
                     continue
+                self._starts[task.worker] = 0
                 idle.append(task.worker)
                 if task.jobs:
                     yield list(zip(task.jobs, rows, strict=True))
@@ -144,17 +149,30 @@ class RayJobs(Pool):
 
     def _give(self, worker: int, jobs: Sequence[Job]) -> None:
         limit = self._limits.timeout_s
-        until = time.monotonic() + limit * len(jobs) + GRACE_S if limit else float("inf")
+        most = PATIENCE * limit * len(jobs) + GRACE_S
+        until = time.monotonic() + most if limit else float("inf")
         future = self._actors[worker].hold.remote([job.text for job in jobs], self._limits)
         self._open[future] = _Task(worker, jobs, until)
 
     def _died(
         self, task: _Task, waiting: deque[Sequence[Job]], error: str, message: str
     ) -> Iterator[list[tuple[Job, Row]]]:
-        if len(task.jobs) > 1:
+        if not task.jobs:
+            self._starts[task.worker] += 1
+            if self._starts[task.worker] > MOST_STARTS:
+                raise EngineError(
+                    f"A worker could not be started {MOST_STARTS} times in a row: {message}. On a "
+                    "cluster, install fedpact on every machine; else make room, or lower "
+                    "launch.workers. What is finished is kept: run the same command again."
+                )
+        elif len(task.jobs) > 1:
             log.warning("a worker with %d jobs died (%s): one by one", len(task.jobs), message)
             waiting.extendleft([job] for job in reversed(task.jobs))
-        elif task.jobs:
+        elif error == DIED and task.jobs[0].key not in self._tried:
+            # It may have died before it came to the job, or for somebody else's sake.
+            self._tried.add(task.jobs[0].key)
+            waiting.append(task.jobs)
+        else:
             yield [(task.jobs[0], failed_row(error, message))]
 
 

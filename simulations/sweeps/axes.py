@@ -100,6 +100,11 @@ def axes_of(given: Mapping[str, Any]) -> tuple[Axis, ...]:
     Raises:
         FedpactError: an axis is not legal, or holds a part of another one.
     """
+    if not isinstance(given, Mapping):
+        raise FedpactError(
+            f"sweep.axes is {given!r}; legal are keys with their values, such as "
+            "{market.C1:[1,2,3]}."
+        )
     axes = tuple(axis_of(str(key), value) for key, value in given.items())
     for one in axes:
         for two in axes:
@@ -122,6 +127,11 @@ def axis_of(key: str, given: Any) -> Axis:
         values = tuple(given)
         if not values:
             raise FedpactError(f"{name} has no values; {FORM}.")
+        if any(isinstance(v, Mapping) for v in values):
+            raise FedpactError(
+                f"{name} holds settings ({{...}}); legal are single values and lists. Take an axis "
+                f"for each setting, such as {key}.NAME."
+            )
         same = [v for i, v in enumerate(values) if _among(v, values[:i])]
         if same:
             raise FedpactError(f"{name} has {same[0]!r} twice; legal are different values.")

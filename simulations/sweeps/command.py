@@ -16,22 +16,21 @@ from omegaconf import DictConfig, OmegaConf
 
 from parties.exchange import FedpactError
 from simulations.build import build, sha256
-from simulations.provenance import now, origin
-from simulations.results import RunFolder, digest, write_whole
+from simulations.provenance import origin
+from simulations.results import RunFolder
 from simulations.study import Study, study_of
 from simulations.sweeps import Design
-from simulations.sweeps.agreement import agreement
 from simulations.sweeps.configs import APART, Configs
 from simulations.sweeps.journal import Journal, unwritable
 from simulations.sweeps.launch import Launch
-from simulations.sweeps.report import write_sweep_report
+from simulations.sweeps.record import record
 from simulations.sweeps.run import Progress, Watch, hold_sweep
-from simulations.sweeps.table import as_csv, as_parquet, table_of
 from simulations.tracking import Tracking
 
 log = logging.getLogger("fedpact")
 
 JOURNAL = "jobs.jsonl"
+MOST_TRIED = 50  # values of an axis, each a study that is built
 
 
 @final
@@ -58,8 +57,31 @@ class Sweep:
     @property
     def place(self) -> str:
         """The folder that the same command has every time."""
+        return f"sweeps/{self.name}-{sha256(json.dumps(self._told, sort_keys=True))[:8]}"
+
+    @property
+    def identity(self) -> str:
+        """What a folder holds: a sweep with more values on the same axes may go on in it."""
+        told, sweep = self._told, self.config["sweep"]
+        told["sweep"] = [sweep["_target_"], sorted(self.design.axes or {})]
+        return sha256(json.dumps(told, sort_keys=True))
+
+    @property
+    def _told(self) -> dict[str, Any]:
         told = {k: v for k, v in self.config.items() if k not in APART or k == "sweep"}
-        return f"sweeps/{self.name}-{sha256(json.dumps(told, sort_keys=True))[:8]}"
+        return told if self.launch.together else told | {"together": False}
+
+    def failing(self) -> list[str]:
+        """What is wrong with values of the axes, each tried by itself; of many the first."""
+        first, told = dict(self.design.first()), []
+        for axis in self.design.parsed:
+            for value in axis.values[:MOST_TRIED]:
+                point = first | {axis.key: value}
+                try:
+                    study_of(json.loads(self.configs.job(point).text))
+                except FedpactError as fault:
+                    told.append(f"{axis.key}={value}: {fault}")
+        return told
 
     def study(self) -> Study:
         """The first of its studies.
@@ -107,8 +129,10 @@ def sweep_of(config: DictConfig, overrides: Sequence[str]) -> Sweep:
             raise FedpactError(
                 f"{word} is fixed, and this sweep sets {key} itself: {design.words}. Leave it out."
             )
-    configs = Configs(words, design.keys)
-    configs.job(design.first())  # refuses keys and choices that there are not
+    configs = Configs(words, design.keys, "" if launch.together else "one by one")
+    first = design.first()
+    each = [{**first, a.key: value} for a in design.parsed for value in a.values]
+    configs.check([first, *each])
     launch.pool().close()  # refuses workers that there is no room for; starts none
     return Sweep(str(whole["study"]["name"]), words, design, launch, tracking, configs, whole)
 
@@ -124,6 +148,7 @@ def plan_lines(sweep: Sweep) -> list[str]:
         f"{'As many jobs as it takes' if most is None else f'{most} jobs at most'}, each one study "
         f"of {len(study.names)} firms; the first has {sessions} sessions",
         f"{sweep.launch.words}, {sweep.launch.batch} jobs at a time",
+        *(f"Would fail: {told}" for told in sweep.failing()),
         "Nothing was trained. Run it without dry_run=true.",
     ]
 
@@ -159,29 +184,30 @@ def _run(
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     from simulations import terminal
 
-    again = (folder.path / JOURNAL).exists()
-    source = _begin(sweep, folder, config, overrides, again)
+    source = _begin(sweep, folder, config, overrides)
     terminal.set_up_logging(folder.path, config["progress"] == "auto")
-    if again:
-        log.info("going on with %s", folder.path)
     sweep.design.open(folder.path)
     sweep.tracking.start(sweep.name, folder.path)
-    journal, progress = Journal(folder.path / JOURNAL), Progress()
-    started = time.monotonic()
+    journal, progress, started = Journal(folder.path / JOURNAL), Progress(), time.monotonic()
+    if journal.rows:
+        log.info("going on with %s", folder.path)
+
+    def recorded() -> tuple[pd.DataFrame, dict[str, Any]]:
+        return record(sweep, folder, progress, source, time.monotonic() - started)
+
     try:
         with watching as watch:
             hold_sweep(sweep.design, sweep.launch, sweep.configs, journal, progress, watch)
-    except KeyboardInterrupt:
-        write_table(sweep, folder, progress)
-        log.warning("stopped; %d jobs are kept: run the same command again", len(progress.held))
-        raise
+    except KeyboardInterrupt as stop:
+        progress.interrupted = True
+        recorded()
+        raise KeyboardInterrupt(
+            f"stopped; {len(progress.held)} jobs are kept in {folder.path}, and the same command "
+            "goes on with them"
+        ) from stop
     finally:
         journal.close()
-    table = write_table(sweep, folder, progress)
-    facts = _facts(sweep, folder, table, progress, source)
-    facts["seconds"] = round(time.monotonic() - started, 2)
-    folder.write_json("sweep.json", facts)
-    write_sweep_report(table, facts, folder.path)
+    table, facts = recorded()
     for row in table.to_dict("records"):
         sweep.tracking.row({str(name): value for name, value in row.items()})
     sweep.tracking.close(facts)
@@ -189,88 +215,28 @@ def _run(
 
 
 def _begin(
-    sweep: Sweep, folder: RunFolder, config: DictConfig, overrides: list[str], again: bool
+    sweep: Sweep, folder: RunFolder, config: DictConfig, overrides: list[str]
 ) -> dict[str, Any]:
-    """Make the folder, or take up what is in it; where the sweep comes from."""
-    if (folder.path / "config.yaml").exists() and not again:
-        raise FedpactError(
-            f"{folder.path} holds a run that is no sweep. Choose another folder with run_dir=..."
-        )
-    source = {"study": sweep.name, "place": sweep.place, **origin(overrides)}
-    if again and (folder.path / "provenance.json").exists():
-        first = folder.read_json("provenance.json")
+    """Make the folder, or take up what is in it; where the sweep comes from.
+
+    Raises:
+        FedpactError: it holds something else.
+    """
+    source = {"study": sweep.name, "sweep": sweep.identity, **origin(overrides)}
+    names = ("provenance.json", "config.yaml")
+    if any((folder.path / name).exists() for name in names):
+        written = (folder.path / names[0]).exists()
+        first = folder.read_json(names[0]) if written else {}
+        if first.get("sweep") != sweep.identity:
+            what = "another sweep" if "sweep" in first else "a run that is no sweep"
+            raise FedpactError(
+                f"{folder.path} holds {what}. A sweep goes on with more values of the same axes, "
+                "and nothing else changed; choose another folder with run_dir=..."
+            )
         source = {**first, "overrides": overrides, "resumed": [*first.get("resumed", []), source]}
     folder.write_json("provenance.json", source)
     folder.start(config, True, source)
     return source
-
-
-def write_table(sweep: Sweep, folder: RunFolder, progress: Progress) -> pd.DataFrame:
-    """Write sweep.csv and sweep.parquet, each whole or not at all."""
-    table = table_of(sweep.design.parsed, sweep.design.final(progress.held))
-    write_whole(folder.path / "sweep.csv", as_csv(table))
-    write_whole(folder.path / "sweep.parquet", as_parquet(table))
-    return table
-
-
-def _facts(
-    sweep: Sweep,
-    folder: RunFolder,
-    table: pd.DataFrame,
-    progress: Progress,
-    source: Mapping[str, Any],
-) -> dict[str, Any]:
-    ok = table["status"] == "ok"
-    firms, contracts, unit, data = _of_studies(sweep, progress)
-    return {
-        "name": sweep.name,
-        "command": ["fedpact", *source["overrides"]],
-        "words": list(sweep.words),
-        "design": sweep.design.words,
-        "axes": [axis.told() for axis in sweep.design.parsed],
-        "firms": firms,
-        "contracts": contracts,
-        "unit": unit,
-        "counts": {
-            "jobs": len(table),
-            "ok": int(ok.sum()),
-            "failed": int((~ok).sum()),
-            "undecided": int((ok & table["best"].isna()).sum()),
-        },
-        "errors": progress.errors,
-        "stopped": progress.stopped,
-        "sha256": digest(as_csv(table)),
-        "started": source["started"],
-        "finished": now(),
-        "versions": source["versions"],
-        "git": source["git"],
-        "data": data,
-        "agreement": agreement(table),
-        "notes": _notes(source),
-        "extra": dict(sweep.design.extra(progress.held)),
-    }
-
-
-def _of_studies(sweep: Sweep, progress: Progress) -> tuple[list[str], list[str], str, Any]:
-    """Firms, unit and data of the first study that could be held, and all studies' contracts."""
-    points = [one.point for one in progress.held if one.row["status"] == "ok"]
-    if not points:
-        return [], [], "", {}
-    study = study_of(json.loads(sweep.configs.job(points[0]).text))
-    rows = [key for one in progress.held for key in one.row if key.endswith(".signed")]
-    contracts = dict.fromkeys([*study.contracts, *(key.removesuffix(".signed") for key in rows)])
-    return list(study.names), list(contracts), study.market.unit, study.hashes()
-
-
-def _notes(source: Mapping[str, Any]) -> list[str]:
-    runs = [source, *source.get("resumed", [])]
-    codes = {json.dumps([run["git"], run["versions"]]) for run in runs}
-    if len(codes) == 1:
-        return []
-    return [
-        f"The rows come from {len(codes)} versions of the code or of its libraries, since the "
-        "sweep was gone on with after a change (provenance.json)."
-    ]
 
 
 def folder_of(config: Mapping[str, Any], sweep: Sweep) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -49,16 +49,18 @@ class Configs:
 
     Args:
         words: the command line's overrides that all studies have in common.
+        mark: told apart by it, equal studies that were held in another way have other keys.
         keys: the axes, with a "+" before those that the configuration lacks, as in an override.
     """
 
-    def __init__(self, words: Sequence[str], keys: Sequence[str]) -> None:
-        self._words, self._keys = list(words), list(keys)
+    def __init__(self, words: Sequence[str], keys: Sequence[str], mark: str = "") -> None:
+        self._words, self._keys, self._mark = list(words), list(keys), mark
         for key in keys:
-            if re.split(r"[.@/]", key.lstrip("+"))[0] in APART:
+            if re.split(r"[.@/]", key.lstrip("+"))[0] in APART or key == "study.name":
                 raise FedpactError(
                     f"sweep.axes has {key}, which is no part of a study: it would change nothing. "
-                    f"Legal are keys that `fedpact --cfg job` shows, but for {', '.join(APART)}."
+                    "Legal are keys that `fedpact --cfg job` shows, but for study.name, "
+                    f"{', '.join(APART)}."
                 )
         groups = set(GlobalHydra.instance().config_loader().list_groups(""))
         self._choices = [k for k in keys if re.split(r"[@/]", k.lstrip("+"))[0] in groups]
@@ -71,6 +73,27 @@ class Configs:
         Raises:
             FedpactError: an axis is no key of the configuration, or no choice of it.
         """
+        text = self._template(point).filled(point)
+        return Job(text, sha256(text + self._mark))
+
+    def check(self, points: Iterable[Point]) -> None:
+        """Refuse points whose choices there are not, or which are about other firms than the first.
+
+        Raises:
+            FedpactError: there is such a point.
+        """
+        first: tuple[str, ...] | None = None
+        for point in points:
+            found = self._template(point).about
+            first = first or found
+            if found != first:
+                raise FedpactError(
+                    f"The studies of this sweep are about {', '.join(first)} and about "
+                    f"{', '.join(found)}, whose gains cannot stand in one table. Hold a sweep for "
+                    "each."
+                )
+
+    def _template(self, point: Point) -> _Template:
         chosen = [f"{key}={_as_word(point[key])}" for key in self._choices]
         name = " ".join(chosen)
         if name not in self._templates:
@@ -82,8 +105,7 @@ class Configs:
             except (HydraException, OmegaConfBaseException) as fault:
                 raise FedpactError(explain(fault, overrides)) from fault
             self._templates[name] = _Template(whole, self._plain)
-        text = self._templates[name].filled(point)
-        return Job(text, sha256(text))
+        return self._templates[name]
 
     def words(self, point: Point) -> list[str]:
         """The overrides that make this study by itself."""
@@ -107,6 +129,10 @@ class _Template:
         self._places = {key: f'"{mark}"' for key, mark in marks.items()}
         whole = all(text.count(f'"{m}"') == text.count(m) >= 1 for m in marks.values())
         self._text = text if whole else None
+        # Which contracts a study holds decides which of them are a part of it.
+        self._varied = "study.contracts" in keys
+        market = str(config["market"]["_target_"]).rpartition(".")[2]
+        self.about = (f"market {market}", *sorted(map(str, config["parties"])))
 
     def filled(self, point: Point) -> str:
         """The configuration with the values of a point."""
@@ -116,7 +142,7 @@ class _Template:
             text = self._text
             for key, place in self._places.items():
                 text = text.replace(place, json.dumps(values[key], sort_keys=True))
-            return text
+            return _as_text(json.loads(text)) if self._varied else text
         for key, value in values.items():
             OmegaConf.update(self._config, key.lstrip("+"), value, merge=False)
         return _text(self._config)
@@ -125,8 +151,15 @@ class _Template:
 def _text(config: DictConfig) -> str:
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
-    kept = {key: value for key, value in plain.items() if key not in APART}
-    return json.dumps(kept, sort_keys=True)
+    return _as_text({str(key): value for key, value in plain.items() if key not in APART})
+
+
+def _as_text(config: dict[str, Any]) -> str:
+    """A configuration as one line, without contracts that the study does not hold."""
+    held, known = config["study"]["contracts"], config["contract"]
+    if isinstance(held, list) and all(name in known for name in held):
+        config["contract"] = {name: known[name] for name in held}
+    return json.dumps(config, sort_keys=True)
 
 
 def _as_word(value: Any) -> str:

@@ -29,9 +29,10 @@ from simulations.engines.lockstep import Remembered, hold_together
 from simulations.study import Study, study_of
 from simulations.sweeps.limits import (
     OUT_OF_MEMORY,
+    OUT_OF_TIME,
     Clock,
     JobLimits,
-    StoppedError,
+    OutOfTimeError,
     memory_limit,
     memory_words,
     over_memory,
@@ -40,6 +41,8 @@ from simulations.sweeps.rows import failed_row, row_of
 
 ANSWERS = AnswerCache()  # of this process, for all jobs that come to it
 FITS = Remembered()
+MODELS: dict[tuple[str, int], dict[str, dict[str, Array]]] = {}
+MODELS_MB = 256.0
 MOST_TURNS = 64  # at a time: each has its data in memory
 DATA_MB = 512.0
 Fitter = Callable[[Sequence[Fit]], list[Fitted]]
@@ -51,17 +54,31 @@ def hold_jobs(texts: Sequence[str], limits: JobLimits) -> list[dict[str, Any]]:
     Args:
         texts: resolved configurations as JSON.
     """
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    rows = _held(texts, limits)
-    # Several jobs share the memory of a process: who is short of it is held again by itself.
-    short = [place for place, row in enumerate(rows) if row["error"] == OUT_OF_MEMORY]
-    if len(texts) > 1:
-        for place in short:
-            rows[place] = _held([texts[place]], limits)[0]
+    try:
+        rows = _held(texts, limits)
+        # Several jobs share the memory of a process: who is short of it is held again by itself.
+        short = [place for place, row in enumerate(rows) if row["error"] == OUT_OF_MEMORY]
+        if len(texts) > 1:
+            for place in short:
+                rows[place] = _held([texts[place]], limits)[0]
+    finally:
+        torch.set_num_threads(threads)
+        _forget()
     return rows
 
 
 def _held(texts: Sequence[str], limits: JobLimits) -> list[dict[str, Any]]:
+    try:
+        return _by_turns(texts, limits)
+    except Exception as fault:  # between the jobs' turns: nobody's fault that can be told yet
+        if len(texts) > 1:
+            return [_held([text], limits)[0] for text in texts]
+        return [failed_row(*_told(fault, limits))]
+
+
+def _by_turns(texts: Sequence[str], limits: JobLimits) -> list[dict[str, Any]]:
     SPLITS.room_mb = max(SPLITS.room_mb, DATA_MB)
     with memory_limit(limits.memory_gb):
         jobs = [_Job(text, limits) for text in texts]
@@ -132,12 +149,10 @@ class _Job:
         try:
             with self._clock.running():
                 yield
-        except StoppedError as fault:
-            self._failed = failed_row(fault.error, str(fault))
         except Exception as fault:
-            error, told = type(fault).__name__, str(fault)
-            if over_memory(fault):
-                error, told = OUT_OF_MEMORY, memory_words(self._limits.memory_gb)
+            error, told = _told(fault, self._limits)
+            if self._clock.over:
+                error, told = OUT_OF_TIME, self._clock.words
             self._failed = failed_row(error, told)
 
 
@@ -145,6 +160,15 @@ def _within(limits: JobLimits, fits: Sequence[Fit]) -> list[Fitted]:
     """A batch, in the time of one job; whoever is too long for it is found one by one."""
     with Clock(limits.timeout_s).running():
         return fit_together(fits)
+
+
+def _told(fault: Exception, limits: JobLimits) -> tuple[str, str]:
+    """The kind of an error and its message, as a row has them."""
+    if isinstance(fault, OutOfTimeError):
+        return OUT_OF_TIME, str(fault)
+    if over_memory(fault):
+        return OUT_OF_MEMORY, memory_words(limits.memory_gb)
+    return type(fault).__name__, str(fault)
 
 
 def _side_by_side(calls: Sequence[Call]) -> list[Answer]:
@@ -157,10 +181,19 @@ def _side_by_side(calls: Sequence[Call]) -> list[Answer]:
     return answers
 
 
-@lru_cache(maxsize=1024)
 def _models(key: str, seed: int) -> dict[str, dict[str, Array]]:
     """The models that a firm of this configuration remembers of this seed."""
-    return {}
+    MODELS[key, seed] = MODELS.pop((key, seed), {})  # the last one used is the last
+    return MODELS[key, seed]
+
+
+def _forget() -> None:
+    """Forget the models that were not used for the longest time, as far as there is no room."""
+    left = MODELS_MB * 2**20
+    for name in list(reversed(MODELS)):
+        left -= sum(a.nbytes for model in MODELS[name].values() for a in model.values())
+        if left < 0:
+            del MODELS[name]
 
 
 @final

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from types import FrameType
 from typing import final
 
@@ -35,12 +36,8 @@ class JobLimits:
 
 
 @final
-class StoppedError(Exception):
-    """A job is over one of its limits."""
-
-    def __init__(self, error: str, message: str) -> None:
-        super().__init__(message)
-        self.error = error
+class OutOfTimeError(Exception):
+    """A job is over its time."""
 
 
 @final
@@ -48,16 +45,18 @@ class StoppedError(Exception):
 class Clock:
     """The time of one job, or of one batch; it runs only while that has its turn.
 
-    When the time is over it raises a `StoppedError` in the middle of whatever runs. It can do so in
-    a process's main thread only, and not within compiled code: that is for whoever watches the
-    process.
+    When the time is over it raises an `OutOfTimeError` in the middle of whatever runs, and says so
+    in `over`: what runs may make another error of it. It can do so in a process's main thread only,
+    and not within compiled code: that is for whoever watches the process.
 
     Args:
         limit: seconds; 0: no limit.
+        spent: of them; over: its time is over.
     """
 
     limit: float
     spent: float = 0.0
+    over: bool = False
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -73,32 +72,38 @@ class Clock:
         """Within a turn: others have theirs. Only its own part of what they do together counts."""
         self._stop()
         before = own_seconds()[1]
-        yield
-        self.spent += own_seconds()[1] - before
-        self._start()
+        try:
+            yield
+        finally:
+            self.spent += own_seconds()[1] - before
+            self._start()
 
     def _start(self) -> None:
         self._since = own_seconds()[1]
-        if self.limit and self.spent >= self.limit:
-            raise self._fault()
         if self.limit and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGALRM, self._over)
-            signal.setitimer(signal.ITIMER_REAL, self.limit - self.spent)
+            self._handler = signal.signal(signal.SIGALRM, self._over)
+            left = max(self.limit - self.spent, 1e-3)
+            self._timer, self._set = signal.setitimer(signal.ITIMER_REAL, left)[0], monotonic()
 
     def _stop(self) -> None:
         self.spent += own_seconds()[1] - self._since
         if self.limit and threading.current_thread() is threading.main_thread():
             signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.signal(signal.SIGALRM, self._handler)
+            if self._timer:  # the process's own alarm, which was put off meanwhile
+                left = self._timer - (monotonic() - self._set)
+                signal.setitimer(signal.ITIMER_REAL, max(left, 1e-3))
 
     def _over(self, number: int, frame: FrameType | None) -> None:
-        raise self._fault()
+        self.over = True
+        raise OutOfTimeError(self.words)
 
-    def _fault(self) -> StoppedError:
-        return StoppedError(
-            OUT_OF_TIME,
-            f"it took longer than launch.timeout_s={self.limit:g} seconds. Raise that, or make "
-            "the study smaller.",
+    @property
+    def words(self) -> str:
+        """What a job that is over its time is told."""
+        return (
+            f"it took longer than launch.timeout_s={self.limit:g} seconds. Raise that, or make the "
+            "study smaller."
         )
 
 
@@ -126,12 +131,18 @@ def _data_bytes() -> int:
 
 
 def over_memory(fault: BaseException) -> bool:
-    """Whether an error says that there is no memory left (torch tells by a RuntimeError)."""
-    text = str(fault)
-    words = ("can't allocate memory", "not enough memory", "out of memory")
-    return isinstance(fault, MemoryError) or (
-        isinstance(fault, RuntimeError) and any(word in text for word in words)
-    )
+    """Whether an error says that there is no memory left (torch and pandas have errors of theirs
+    for it)."""
+    told: BaseException | None = fault
+    seen = list[BaseException]()
+    while told is not None and told not in seen:  # causes may go round in a circle
+        seen.append(told)
+        text = str(told).lower()
+        words = ("can't allocate memory", "not enough memory", "out of memory")
+        if isinstance(told, MemoryError) or any(word in text for word in words):
+            return True
+        told = told.__cause__ or told.__context__
+    return False
 
 
 def memory_words(limit: float) -> str:

@@ -120,7 +120,11 @@ class MeasuredMap(Design):
         return [self._look(one.point, following) for one in wave]
 
     def final(self, held: Sequence[Held]) -> Sequence[Held]:
-        last = {self._cell(one.point): one for one in held}  # looks come in their order
+        last: dict[str, Held] = {}
+        for one in held:  # looks come in their order
+            name = self._cell(one.point)
+            if one.row["status"] == "ok" or name not in last:
+                last[name] = one  # of a look that failed, the one before is still true
         return [last[name] for name in map(self._cell, self._cells) if name in last]
 
     def extra(self, held: Sequence[Held]) -> Mapping[str, Any]:

@@ -129,7 +129,16 @@ class Optuna(Design):
             "lows": dict(best.lows),
             "job": job,
         }
-        told = f"optimum {best.surplus:+.4f} under {best.contract} at {terms} (job {job})"
+        told = (
+            f"optimum {best.surplus:+.4f} under {best.contract} at {terms} (job {job}), the best "
+            f"of {len(legal)} that every firm signs: the best of many is flattered, look at it "
+            "again under other seeds"
+        )
+        if best.surplus <= 0:
+            told = (
+                f"nothing that every firm signs has a larger joint surplus than no_sharing, in "
+                f"{len(held)} studies"
+            )
         return {"optimum": optimum, "trials": trials, "told": told}
 
     def _offer(self, row: Row) -> Offer | None:

@@ -1,12 +1,14 @@
 """The row of a finished study: what its verdict says, by column.
 
 `status` is ok or failed, with `error` (its type) and `message`. `best` is the contract with the
-largest joint surplus among those that every firm signs (no_sharing, whose surplus is 0, is always
-one); it is null while an undecided contract has a larger one. A contract C then has: `C.signed`,
+largest mean joint surplus among those that every firm signs (no_sharing, whose surplus is 0, is
+always one); it is null while an undecided contract could have a larger one, that is, while the high
+ends of its firms' intervals add up to more. A contract C then has: `C.signed`,
 `C.pareto_optimal`, `C.irpo` (true, false or null: undecided), `C.predicted_signed` (what the game
-on the measured joint table says), `C.surplus` (sum of the firms' mean gains) and, for a firm F,
-`C.F.gain`, `C.F.low`, `C.F.high` (its interval, of level study.confidence), `C.F.predicted` and
-`C.F.decision`; `no_sharing.F.payoff` is what F earns alone.
+on the measured joint table says; null where a firm declines what nobody has played), `C.surplus`
+(sum of the firms' mean gains) and, for a firm F, `C.F.gain`, `C.F.low`, `C.F.high` (its interval,
+at study.confidence), `C.F.predicted` and `C.F.decision`; `no_sharing.F.payoff` is what F earns
+alone. Columns of a contract that a study did not hold are empty.
 """
 
 from __future__ import annotations
@@ -15,15 +17,20 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from server.market import Contest
 from server.outcome import Outcome
 from server.verdict import BASELINE, ContractVerdict, judge
 from simulations.study import Study
 
-NEAR = 1e-12  # payoffs nearer to each other are equal
+NEAR = 1e-12  # gains nearer to zero are zero, in units of the largest payoff
 
 
 def row_of(study: Study, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The row of a study whose sessions have all been held."""
+    market = study.market
+    near = NEAR * float(np.abs(market.payoff).max()) if isinstance(market, Contest) else NEAR
     verdicts = judge(outcomes, study.names, study.confidence)
     alone = verdicts[BASELINE].firms
     row: dict[str, Any] = {
@@ -40,14 +47,14 @@ def row_of(study: Study, outcomes: Sequence[Outcome]) -> dict[str, Any]:
             continue
         predicted = {
             firm: None
-            if v.predicted is None or alone[firm].predicted is None
+            if v.predicted is None or alone[firm].predicted is None or contract.declined
             else v.predicted - (alone[firm].predicted or 0.0)
             for firm, v in contract.firms.items()
         }
         known = [gain for gain in predicted.values() if gain is not None]
         row[f"{name}.signed"] = contract.individually_rational
         row[f"{name}.predicted_signed"] = (
-            all(gain >= -NEAR for gain in known) if len(known) == len(predicted) else None
+            all(gain >= -near for gain in known) if len(known) == len(predicted) else None
         )
         row[f"{name}.pareto_optimal"] = contract.pareto_optimal
         row[f"{name}.irpo"] = contract.irpo
@@ -81,7 +88,8 @@ def _best(verdicts: Mapping[str, ContractVerdict]) -> str | None:
         if contract.individually_rational and surplus > most:
             signed, most = name, surplus
         elif contract.individually_rational is None:
-            hoped = max(hoped, surplus if math.isfinite(surplus) else math.inf)
+            high = math.fsum(v.interval[1] for v in contract.firms.values())
+            hoped = max(hoped, high if math.isfinite(high) else math.inf)
     return signed if hoped <= most else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -49,13 +50,18 @@ class Progress:
 
     Args:
         held: every point of the design with its row, so far.
-        keys: of their jobs.
+        asked: how many points the design has asked for; told: of how many it was told the row.
+        jobs: how many different studies those were that are held.
         stopped: it ended because a job failed (launch.on_failure=stop).
+        interrupted: somebody stopped it.
     """
 
     held: list[Held] = field(default_factory=list)
-    keys: dict[str, None] = field(default_factory=dict)
+    asked: int = 0
+    told: int = 0
+    jobs: int = 0
     stopped: bool = False
+    interrupted: bool = False
 
     @property
     def failed(self) -> int:
@@ -89,8 +95,13 @@ def hold_sweep(
             jobs = [configs.job(point) for point in points]
             first = {job.key: job for job in jobs}  # equal studies are one job
             new = [j for k, j in first.items() if k not in journal.rows or k in retried]
-            watch.asked(len(told) + len(jobs), len(told) + len(jobs) - len(new))
+            known = len(jobs) - len(new)
+            watch.asked(len(told) + len(jobs), len(told) + known)
+            progress.asked += len(jobs)
             try:
+                if launch.on_failure == "stop" and _failed(journal) & (first.keys() - retried):
+                    progress.stopped = True
+                    return
                 for done in pool.hold(launch.chunks(new)):
                     journal.add((job.key, row) for job, row in done)
                     for job, row in done:
@@ -101,7 +112,9 @@ def hold_sweep(
                         progress.stopped = True
                         return
             finally:
-                told += _told(points, jobs, journal, progress)
+                told += _told(points, jobs, journal)
+                progress.held, progress.told = _once(told), len(told)
+                progress.jobs += len(first)
     log.info("%d jobs, %d failed", len(progress.held), progress.failed)
 
 
@@ -109,17 +122,16 @@ def _failed(journal: Journal) -> set[str]:
     return {key for key, row in journal.rows.items() if row["status"] == "failed"}
 
 
-def _told(
-    points: Sequence[Point], jobs: Sequence[Job], journal: Journal, progress: Progress
-) -> list[Held]:
-    """The points whose jobs are done; each job is put into the progress once."""
-    told = []
-    for point, job in zip(points, jobs, strict=True):
-        if job.key not in journal.rows:
-            continue
-        one = Held(point, journal.rows[job.key])
-        told.append(one)
-        if job.key not in progress.keys:
-            progress.held.append(one)
-            progress.keys[job.key] = None
-    return told
+def _told(points: Sequence[Point], jobs: Sequence[Job], journal: Journal) -> list[Held]:
+    """The points whose jobs are done."""
+    return [
+        Held(point, journal.rows[job.key])
+        for point, job in zip(points, jobs, strict=True)
+        if job.key in journal.rows
+    ]
+
+
+def _once(told: Sequence[Held]) -> list[Held]:
+    """Each point once; a design may ask for one again."""
+    first = {json.dumps(one.point, sort_keys=True, default=str): one for one in reversed(told)}
+    return list(reversed(first.values()))
