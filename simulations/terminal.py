@@ -37,6 +37,7 @@ from simulations.engines import Engine
 from simulations.prices import price_lines
 from simulations.results import RunFolder
 from simulations.study import Study
+from simulations.sweeps.columns import answers, holds
 from simulations.sweeps.run import Watch
 
 STYLE = {"signs": "bold green", "refuses": "bold red", "undecided": "yellow"}
@@ -413,19 +414,23 @@ def print_sweep(table: pd.DataFrame, facts: Mapping[str, Any], folder: RunFolder
     )
     ok = table[table["status"] == "ok"]
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    columns = ("contract", "all sign", "some refuse", "undecided", "best", "mean joint surplus")
+    columns = ["contract", "all sign", "some refuse", "undecided", "best", "mean joint surplus"]
+    held = {name: holds(ok, name) for name in facts["contracts"] if f"{name}.signed" in ok}
+    partly = not all(mask.all() for mask in held.values())
+    if partly:
+        columns.append("not held")
     for column in columns:
         shown.add_column(column, justify="left" if column == "contract" else "right")
     for name in facts["contracts"]:
         best = int((ok["best"] == name).sum())
-        if f"{name}.signed" not in ok:
+        if name not in held:
             shown.add_row(name, "", "", "", str(best), "")
             continue
-        signed = ok[f"{name}.signed"]
-        yes, no = int((signed == True).sum()), int((signed == False).sum())  # noqa: E712
-        unknown = str(int(signed.isna().sum()))
+        signed = answers(ok[f"{name}.signed"])[held[name]]
+        numbers = [(signed == 1).sum(), (signed == 0).sum(), np.isnan(signed).sum()]
         surplus = _number(float(ok[f"{name}.surplus"].mean()), sign=True)
-        shown.add_row(name, str(yes), str(no), unknown, str(best), surplus)
+        lacking = [str((~held[name]).sum())] if partly else []
+        shown.add_row(name, *map(str, numbers), str(best), surplus, *lacking)
     if len(ok):
         console.print(shown)
     for name, found in facts["agreement"].items():

@@ -68,6 +68,14 @@ def _verdict(contract: str, gains: dict[str, float]) -> dict[str, Any]:
     return row
 
 
+def without(table: pd.DataFrame, contract: str, jobs: list[int]) -> pd.DataFrame:
+    """The table where some studies did not hold a contract; it must be the best in none of them."""
+    table = table.copy()
+    assert not (table.loc[jobs, "best"] == contract).any()
+    table.loc[jobs, [c for c in table if c.startswith(f"{contract}.")]] = None
+    return table
+
+
 def failed(table: pd.DataFrame, jobs: list[int], error: str, message: str) -> pd.DataFrame:
     """The table with some of its studies failed."""
     table = table.copy()

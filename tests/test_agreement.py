@@ -15,7 +15,7 @@ CASES = [  # measured, predicted, how many studies
 def table_of(cases: list[tuple[bool | None, bool | None, int]]) -> pd.DataFrame:
     rows = [(m, p) for m, p, times in cases for _ in range(times)]
     table = pd.DataFrame(rows, columns=["c.signed", "c.predicted_signed"], dtype=object)
-    return table.assign(**{"status": "ok", "c.surplus": 0.0})
+    return table.assign(**{"status": "ok", "c.surplus": 0.0, "c.alice.decision": "undecided"})
 
 
 def test_every_pair_of_verdicts_is_counted_where_it_belongs() -> None:
@@ -34,10 +34,11 @@ def test_every_pair_of_verdicts_is_counted_where_it_belongs() -> None:
     }
 
 
-def test_failed_studies_count_nowhere() -> None:
+def test_failed_studies_and_those_without_the_contract_count_nowhere() -> None:
     table = table_of(CASES)
     failed = table.assign(status="failed")
-    assert agreement(pd.concat([table, failed])) == agreement(table)
+    other = table.assign(**dict.fromkeys((c for c in table if c.startswith("c.")), None))
+    assert agreement(pd.concat([table, failed, other])) == agreement(table)
 
 
 def test_where_nothing_is_decided_there_is_no_share() -> None:

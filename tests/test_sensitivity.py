@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from simulations.sweeps.columns import Axis, axes_of
 from simulations.sweeps.sensitivity import VERDICT, effects, first_order, grouped
-from tests.sweep_tables import FULL, facts_of, grid, study_table
+from tests.sweep_tables import FULL, TRAIN, facts_of, grid, study_table, without
 
 ROWS = st.lists(st.tuples(st.integers(0, 4), st.floats(-1e6, 1e6)), min_size=2, max_size=40)
 
@@ -91,3 +91,12 @@ def test_the_axis_that_the_verdict_hangs_on_explains_it() -> None:
     assert found[f"{FULL}: every firm signs", "x"].share == pytest.approx(1)
     assert found[f"{FULL}: every firm signs", "play"].share < found[VERDICT, "x"].chance
     assert found[f"{FULL}: joint surplus", "x"].groups == 4
+
+
+def test_studies_that_did_not_hold_a_contract_say_nothing_about_it() -> None:
+    table = study_table(grid(x=[-2.0, -1.0, 1.0, 2.0], play=["myopic", "equilibrium"]))
+    table = without(table, TRAIN, [1, 7])
+    found = {(e.answer, e.axis): e for e in effects(table, axes_of(table, facts_of(table)))}
+    assert found[f"{TRAIN}: joint surplus", "x"].studies == 6
+    assert found[f"{TRAIN}: every firm signs", "x"].studies == 6
+    assert found[f"{FULL}: joint surplus", "x"].studies == 8

@@ -131,6 +131,25 @@ def test_a_sweep_is_one_table_and_the_same_command_holds_nothing_twice(
     assert json.loads("\n".join(out.splitlines()[:-1]))["counts"]["jobs"] == 8
 
 
+def test_contracts_that_only_some_studies_hold_are_counted_where_they_are_held(
+    here: Callable[..., tuple[int, str, str]],
+) -> None:
+    offered = "[[no_sharing,train_sharing],[no_sharing,full_sharing]]"
+    axes = f"sweep.axes={{study.contracts:{offered},market.C1:[1,4]}}"
+    code, out, err = here("sweep=grid", *TINY, axes, "launch.workers=0")
+    assert code == 0, err
+    table = pd.read_parquet(Path(out.splitlines()[-1]) / "sweep.parquet")
+    for place, name in enumerate(("train_sharing", "full_sharing")):
+        mine = table.iloc[[0, 1] if place == 0 else [2, 3]]
+        signed = Counter(mine[f"{name}.signed"].dropna())
+        (line,) = [one.split() for one in out.splitlines() if one.split()[:1] == [name]]
+        told = [signed[True], signed[False], 2 - signed.total(), (table["best"] == name).sum()]
+        assert line[1:5] == list(map(str, told))
+        assert line[-1] == "2"  # not held
+    page = (Path(out.splitlines()[-1]) / "sweep.html").read_text()
+    assert page.count("of 2 that held it.") == 2
+
+
 def test_failures_are_listed_and_the_others_complete(
     here: Callable[..., tuple[int, str, str]],
 ) -> None:

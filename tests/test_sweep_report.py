@@ -19,7 +19,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from simulations.sweeps import maps
 from simulations.sweeps.columns import axes_of
 from simulations.sweeps.report import ROWS, SCRIPT, job_command, write_sweep_report
-from tests.sweep_tables import CONTRACTS, FULL, TRAIN, facts_of, failed, grid, study_table
+from tests.sweep_tables import (
+    CONTRACTS,
+    FULL,
+    INFER,
+    TRAIN,
+    facts_of,
+    failed,
+    grid,
+    study_table,
+    without,
+)
 from tests.test_report import LOADING, Page
 
 STEPS = [-2.0, -1.0, -0.1, 0.5, 2.0]
@@ -48,6 +58,9 @@ TABLES: dict[str, pd.DataFrame] = {
     "three axes": only_full(study_table(THREE)),
     "random": only_full(study_table(RANDOM)),
     "three firms": study_table(grid(market_C1=STEPS), ("a", "b", "c")),
+    "not held": without(failed(study_table(grid(C=STEPS, R=STEPS)), [3], "E", ""), TRAIN, [0, 6]),
+    "not held on one axis": without(study_table(grid(market_C1=STEPS)), TRAIN, [0, 2]),
+    "not held anywhere on a grid": without(study_table(RANDOM), INFER, list(range(7))),
     "all failed": failed(study_table(grid(market_C1=STEPS)), list(range(5)), "ValueError", "broke"),
     "all undecided": undecided(study_table(grid(market_C1=STEPS, play=["x"]))),
 }
@@ -95,7 +108,8 @@ def test_every_table_has_a_page_that_is_whole_and_accessible(
     assert set(re.findall(r'(?:url\(|xlink:href=")#([^)"]+)', page.source)) <= set(ids)
     assert set(re.findall(r'getElementById\("(\w+)"\)', SCRIPT.read_text())) <= set(ids)
     assert len(body_of(page, "studies")) == len(TABLES[name])
-    assert not re.search(r"\bnan\b|\bNone\b|<NA>", page.text)
+    words = [page.text, *(f["aria-label"] for f in page.named("figure"))]
+    assert not re.search(r"\bnan\b|\bNone\b|<NA>", " ".join(words))
 
 
 @pytest.mark.parametrize("name", ["two axes", "random"])
@@ -130,6 +144,48 @@ def test_the_headline_counts_the_studies(pages: dict[str, Page]) -> None:
     signed = table[f"{TRAIN}.signed"]
     words = f"every firm signs in {(signed == True).sum()}, some firm refuses in"  # noqa: E712
     assert f"{words} {(signed == False).sum()}, undecided in {24 - signed.count()} of 24." in text  # noqa: E712
+
+
+def test_the_headline_says_what_best_means_and_nothing_more(pages: dict[str, Page]) -> None:
+    text = pages["two axes"].text
+    assert (
+        "Best: the contract with the largest mean joint surplus among those that every firm signs "
+        "(no_sharing has 0); undecided while one that is not decided yet could have a larger one."
+    ) in text
+    told = "no_sharing : no contract that every firm signs has a larger joint surplus in 11."
+    assert told in text
+
+
+def test_a_contract_that_a_study_did_not_hold_is_neither_undecided_nor_failed(
+    pages: dict[str, Page],
+) -> None:
+    page, whole = pages["not held"], pages["two axes"]
+    assert "of 22 that held it." in page.text
+    assert page.text.count("that held it") == 1
+    cells = [row for row in body_of(page, "studies") if "not held" in row]
+    assert [row[0] for row in cells] == ["0", "6"]
+    assert all(row[4:].count("not held") == 1 for row in cells)
+    gains = next(f for f in labels(page) if f.startswith(f"{TRAIN}: joint surplus: "))
+    assert gains.endswith(", not held in 2")
+    measured = next(f for f in labels(page) if f.startswith(f"{TRAIN}, measured"))
+    assert "failed in 1, not held in 2" in measured
+    # Joint surplus and two firms' gains, measured and predicted verdict: two cells each.
+    assert drawn(page).count("∅") == 5 * 2
+    assert drawn(page).count("!") == drawn(whole).count("!")
+    assert page.source.count("∅</span>not held") == 1  # the legend
+    assert page.text.count("∅: not held") == 1
+    assert "∅" not in whole.source
+
+
+def test_a_cell_of_several_studies_tells_of_those_that_held_the_contract() -> None:
+    table = THREE.assign(**{"market.C1": 1.0})
+    plane = maps.plane_of(axes_of(table, facts_of(study_table(table)))[1:])
+    found = np.where(table["market.R0"] == 0, "not held", "signs").astype(object)
+    found[(table["market.R0"] == 1) & (np.arange(len(table)) > 5)] = "not held"
+    words, svg = maps.kind_map(plane, "t", found, maps.VERDICTS)
+    assert words == "t, of 30 studies: signs in 12, not held in 18"
+    letters = Counter(re.findall(r"<text[^>]*>([^<]*)</text>", svg))
+    assert (letters["✓"], letters["∅"]) == (4, 2)
 
 
 def test_on_two_axes_every_cell_of_the_map_has_the_letter_of_its_contract(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from simulations.sweeps.columns import answers, contracts_of
+from simulations.sweeps.columns import answers, contracts_of, holds
 
 
 def agreement(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -20,16 +20,17 @@ def agreement(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
         that some firm `refuses`, `only_measured` or `only_predicted` that every firm signs;
         `agree` = signs + refuses and its `share` of the compared (None if there are none);
         `undecided` studies, which have a prediction but no measured verdict, and `unpredicted`
-        ones. Failed studies are in none of these counts.
+        ones. Studies that failed or did not hold the contract are in none of these counts.
 
     >>> columns = {"status": ["ok", "ok", "failed"], "full.surplus": [1.0, 1.0, None]}
+    >>> columns |= {"full.alice.decision": ["signs", "undecided", None]}
     >>> columns |= {"full.signed": [True, None, None], "full.predicted_signed": [True, True, None]}
     >>> found = agreement(pd.DataFrame(columns))["full"]
     >>> found["agree"], found["compared"], found["undecided"], found["share"]
     (1, 1, 1, 1.0)
     """
-    held = table[table["status"] == "ok"]
-    return {contract: _counted(held, contract) for contract in contracts_of(table)}
+    ok = (table["status"] == "ok").to_numpy(dtype=bool)
+    return {c: _counted(table[ok & holds(table, c)], c) for c in contracts_of(table)}
 
 
 def _counted(table: pd.DataFrame, contract: str) -> dict[str, Any]:

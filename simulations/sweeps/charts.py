@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from parties.exchange import Array
 from simulations.page import INK
-from simulations.sweeps.columns import Axis, amounts
+from simulations.sweeps.columns import Axis, amounts, holds
 from simulations.sweeps.maps import EDGE, GUIDE, POINTS, SHAPES, Kind, Panel, panel, short, ticks
 from simulations.sweeps.pareto import pareto_front
 
@@ -24,9 +24,8 @@ def gain_lines(
     table: pd.DataFrame, axis: Axis, contract: str, firms: Sequence[str], unit: str
 ) -> Panel:
     """Each firm's gain along the only axis, with its interval; hollow where it is undecided."""
-    ok = (table["status"] == "ok").to_numpy(dtype=bool)
     order = np.argsort(axis.positions, kind="stable")
-    order = order[ok[order]]
+    order = order[holds(table, contract)[order]]
     x = axis.positions[order]
 
     def draw(axes: Axes) -> None:

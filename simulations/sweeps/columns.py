@@ -91,6 +91,16 @@ def amounts(column: pd.Series[Any]) -> Array:
     return pd.to_numeric(column).to_numpy(dtype=float, na_value=np.nan)
 
 
+def holds(table: pd.DataFrame, contract: str) -> Array:
+    """Which studies held a contract, so that some firm decided on it, (rows,) of bool.
+
+    A failed study held none; where study.contracts is an axis, a study holds those it lists.
+    """
+    ends = (f"{contract}.", ".decision")
+    decisions = [c for c in table.columns if c.startswith(ends[0]) and c.endswith(ends[1])]
+    return table[decisions].notna().any(axis=1).to_numpy(dtype=bool)
+
+
 def unsure(table: pd.DataFrame, contract: str, firms: Sequence[str]) -> Array:
     """Where some firm has not decided on a contract, (rows,) of bool."""
     decisions = table[[f"{contract}.{firm}.decision" for firm in firms]]

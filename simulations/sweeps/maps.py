@@ -44,7 +44,7 @@ Panel = tuple[str, Markup]
 class Kind:
     """How one answer looks: its letter in a cell, its shape as a point (and in words), its colour.
 
-    Without a colour it is hatched as a cell and hollow as a point.
+    Without a colour it is hatched (or empty) as a cell and hollow as a point.
     """
 
     letter: str
@@ -65,12 +65,14 @@ class Kind:
 SHAPES = (("o", "●"), ("s", "■"), ("^", "▲"), ("D", "◆"), ("v", "▼"), ("p", "⬟"), ("*", "★"))
 UNDECIDED = Kind("?", "o", "○", hatch="//")
 FAILED = Kind("!", "x", "✕", hatch="xx")
+NOT_HELD = Kind("∅", "|", "|")
 VERDICTS = {
     "signs": Kind("✓", "^", "▲", "#009E73"),
     "refuses": Kind("✕", "v", "▼", "#D55E00"),
     "undecided": UNDECIDED,
     "no prediction": Kind(NONE, ".", "·", hatch=".."),
     "failed": Kind("!", "+", "+", hatch="xx"),
+    "not held": NOT_HELD,
 }
 
 
@@ -146,6 +148,8 @@ def panel(
 def kind_map(plane: Plane, title: str, found: Array, kinds: Mapping[str, Kind]) -> Panel:
     """A map of words: in each cell the most frequent one, with its share where there are several.
 
+    Studies that failed or were not held are no answers: they do not count against those that are.
+
     Args:
         found: of each study, one of the kinds, (studies,).
     """
@@ -166,21 +170,23 @@ def kind_map(plane: Plane, title: str, found: Array, kinds: Mapping[str, Kind]) 
 
 
 def _kind_cells(axes: Axes, plane: Plane, found: Array, kinds: Mapping[str, Kind]) -> None:
-    names = [name for name in kinds if name != "failed"]
+    names = [name for name in kinds if name not in ("failed", "not held")]
     counts = np.zeros((len(names), *plane.shape), dtype=int)
-    broken = np.zeros(plane.shape, dtype=int)
+    broken, absent = (np.zeros(plane.shape, dtype=int) for _ in range(2))
     rows, columns = plane.places
     for number, name in enumerate(names):
         np.add.at(counts[number], (rows[found == name], columns[found == name]), 1)
-    np.add.at(broken, (rows[found == "failed"], columns[found == "failed"]), 1)
+    for name, place in (("failed", broken), ("not held", absent)):
+        np.add.at(place, (rows[found == name], columns[found == name]), 1)
     image = np.zeros((*plane.shape, 4))
     hatched: dict[str, list[tuple[int, int]]] = {}
     letters = {}
     for cell in np.ndindex(plane.shape):
         held = counts[(slice(None), *cell)]
-        if not held.sum() and not broken[cell]:
+        if not held.sum() + broken[cell] + absent[cell]:
             continue
-        kind = kinds[names[held.argmax()]] if held.sum() else kinds["failed"]
+        none = "failed" if broken[cell] else "not held"
+        kind = kinds[names[held.argmax()] if held.sum() else none]
         if kind.colour is None:
             hatched.setdefault(kind.hatch, []).append(cell)
         else:
@@ -200,13 +206,20 @@ def _kind_cells(axes: Axes, plane: Plane, found: Array, kinds: Mapping[str, Kind
 
 
 def amount_map(
-    plane: Plane, title: str, amounts: Array, unsure: Array, top: float, unit: str
+    plane: Plane,
+    title: str,
+    amounts: Array,
+    unsure: Array,
+    absent: Array,
+    top: float,
+    unit: str,
 ) -> Panel:
     """A map of money, blue above zero and orange below, hatched where it is not decided.
 
     Args:
         amounts: (studies,), nan where there is none; a cell shows the mean of its studies.
         unsure: of which studies the decision is open, (studies,) of bool.
+        absent: which studies did not hold the contract, (studies,) of bool.
         top: the amount from which on a colour is full.
         unit: of the amounts, in words.
     """
@@ -217,28 +230,32 @@ def amount_map(
         f"{int((unsure & known).sum())} undecided"
         if known.any()
         else "not known in any study"
-    )
+    ) + (f", not held in {int(absent.sum())}" if absent.any() else "")
 
     def draw(axes: Axes) -> None:
         axes.set_title(title)
         if plane.cells:
-            _amount_cells(axes, plane, amounts, unsure, top)
+            _amount_cells(axes, plane, amounts, unsure, absent, top)
         else:
             for marker, colour, side in (("^", GAIN, amounts > 0), ("v", LOSS, amounts <= 0)):
                 sure = side & ~unsure
                 faces = [to_rgba(colour, s) for s in _strength(amounts[sure], top)]
                 _points(axes, plane, sure, marker, faces, width=0.3)
                 _points(axes, plane, side & unsure, marker, None, edge=colour)
+            _points(axes, plane, absent, NOT_HELD.marker, None)
         _frame(axes, plane)
 
     return panel(f"{title}: {told}".replace("-", "\N{MINUS SIGN}"), plane.size, draw, title)
 
 
-def _amount_cells(axes: Axes, plane: Plane, amounts: Array, unsure: Array, top: float) -> None:
+def _amount_cells(
+    axes: Axes, plane: Plane, amounts: Array, unsure: Array, absent: Array, top: float
+) -> None:
     known = ~np.isnan(amounts)
-    sums, counts, open_, all_ = (np.zeros(plane.shape) for _ in range(4))
+    sums, counts, open_, all_, lack = (np.zeros(plane.shape) for _ in range(5))
     place = tuple(p[known] for p in plane.places)
     np.add.at(all_, plane.places, 1)
+    np.add.at(lack, plane.places, absent)
     np.add.at(sums, place, amounts[known])
     np.add.at(counts, place, 1)
     np.add.at(open_, place, unsure[known])
@@ -249,9 +266,13 @@ def _amount_cells(axes: Axes, plane: Plane, amounts: Array, unsure: Array, top: 
     _image(axes, image)
     _hatch(axes, [cell for cell in cells if 2 * open_[cell] > counts[cell]], UNDECIDED.hatch)
     empty = [cell for cell in np.ndindex(plane.shape) if all_[cell] and not counts[cell]]
-    _hatch(axes, empty, FAILED.hatch)
-    for row, column in empty:
-        _write(axes, column, row, FAILED.letter, color=INK, size=7.5)
+    for kind, chosen in (
+        (NOT_HELD, [cell for cell in empty if lack[cell] == all_[cell]]),
+        (FAILED, [cell for cell in empty if lack[cell] < all_[cell]]),
+    ):
+        _hatch(axes, chosen, kind.hatch)
+        for row, column in chosen:
+            _write(axes, column, row, kind.letter, color=INK, size=7.5)
     digits = max(0, 2 - math.floor(math.log10(top)))
     written = plane.size[0] - 0.9 > 0.075 * (digits + 4) * plane.shape[1]
     for row, column in cells:
@@ -319,7 +340,7 @@ def _points(
     many = len(chosen) > POINTS
     face = "none" if colour is None else colour
     style: dict[str, Any] = {"linewidths": width, "rasterized": many, "s": 14 if many else 26}
-    style |= {"color": edge} if marker in "x+" else {"facecolors": face, "edgecolors": edge}
+    style |= {"color": edge} if marker in "x+|" else {"facecolors": face, "edgecolors": edge}
     axes.scatter(x, y, marker=marker, **style)
 
 

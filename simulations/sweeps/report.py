@@ -21,7 +21,7 @@ from simulations.page import render
 from simulations.results import write_whole
 from simulations.sweeps import charts, maps
 from simulations.sweeps.agreement import agreement
-from simulations.sweeps.columns import Axis, amounts, answers, axes_of, label, unsure
+from simulations.sweeps.columns import Axis, amounts, answers, axes_of, holds, label, unsure
 from simulations.sweeps.maps import Kind, Panel, Plane
 from simulations.sweeps.sensitivity import VERDICT, Effect, effects
 
@@ -53,6 +53,8 @@ def _content(table: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, Any]:
     drawn = facts["firms"][:FIRMS]
     tops = _tops(table[ok], contracts, drawn)
     agreed = agreement(table)
+    wins = _wins(table[ok], contracts)
+    partly = any(wins[contract]["held"] < ok.sum() for contract in contracts)
     script = SCRIPT.read_text("utf-8")
     return {
         "facts": facts,
@@ -61,9 +63,11 @@ def _content(table: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, Any]:
         "varying": [axis.key for axis in axes if len(axis.levels) > 1],
         "ok": int(ok.sum()),
         "undecided": int((ok & table["best"].isna()).sum()),
-        "wins": _wins(table[ok], contracts),
+        "wins": wins,
         "kinds": kinds,
-        "verdicts": maps.VERDICTS,
+        "partly": partly,
+        "not_held": maps.NOT_HELD,
+        "verdicts": {k: v for k, v in maps.VERDICTS.items() if partly or k != "not held"},
         "plane": plane,
         "best": _best(plane, table, kinds) if plane else None,
         "amounts": _amounts(plane, table, contracts, facts, tops) if plane else {},
@@ -91,12 +95,15 @@ def _content(table: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _wins(table: pd.DataFrame, contracts: Sequence[str]) -> dict[str, dict[str, int]]:
-    """For each contract: in how many studies every firm signs, some refuses, undecided, best."""
+    """For each contract: how many studies hold it, and in how many of them every firm signs, some
+    refuses, it is undecided, it is the best."""
     best = Counter(table["best"].dropna())
     found = {}
     for contract in contracts:
-        signed = answers(table[f"{contract}.signed"])
+        held = holds(table, contract)
+        signed = answers(table[f"{contract}.signed"])[held]
         found[contract] = {
+            "held": int(held.sum()),
             "signs": int((signed == 1).sum()),
             "refuses": int((signed == 0).sum()),
             "undecided": int(np.isnan(signed).sum()),
@@ -139,11 +146,14 @@ def _table(
     columns.append(["failed" if bad else word for bad, word in zip(failed, best, strict=True)])
     for contract in contracts:
         heads.append((contract, ["signed", "predicted", "surplus", *firms]))
+        held = holds(table, contract)
         for part in ("signed", "predicted_signed"):
             words = {1.0: "yes", 0.0: "no"}
-            none = "undecided" if part == "signed" else ""
-            told = [words.get(v, none) for v in answers(table[f"{contract}.{part}"])]
-            columns.append(["" if bad else w for bad, w in zip(failed, told, strict=True)])
+            none, lacking = ("undecided", "not held") if part == "signed" else ("", "")
+            said = zip(failed, held, answers(table[f"{contract}.{part}"]), strict=True)
+            columns.append(
+                ["" if bad else words.get(v, none) if has else lacking for bad, has, v in said]
+            )
         for name in ("surplus", *(f"{firm}.gain" for firm in firms)):
             columns.append([_amount(v) for v in amounts(table[f"{contract}.{name}"])])
     rows = list(zip(*(column[:ROWS] for column in columns), strict=True))
@@ -226,6 +236,7 @@ def _verdicts(
     def drawn(contract: str, part: str, none: str, title: str) -> Panel:
         said = answers(table[f"{contract}.{part}"])
         found = np.where(said == 1, "signs", np.where(said == 0, "refuses", none)).astype(object)
+        found[~holds(table, contract)] = "not held"
         found[failed] = "failed"
         return maps.kind_map(plane, title, found, maps.VERDICTS)
 
@@ -247,6 +258,7 @@ def _amounts(
 ) -> dict[str, list[Panel]]:
     """For each contract its joint surplus and each firm's gain: maps, or lines on one axis."""
     firms, unit = facts["firms"][:FIRMS], facts["unit"]
+    ok = (table["status"] == "ok").to_numpy(dtype=bool)
     if plane.y is None:
         return {
             contract: [charts.gain_lines(table, plane.x, contract, firms, unit)]
@@ -255,9 +267,10 @@ def _amounts(
 
     def drawn(contract: str, name: str, part: str, firms: Sequence[str]) -> Panel:
         values = amounts(table[f"{contract}.{part}"])
-        open_, top = unsure(table, contract, firms), tops[part.rpartition(".")[2]]
+        open_, absent = unsure(table, contract, firms), ok & ~holds(table, contract)
+        top = tops[part.rpartition(".")[2]]
         title = maps.short(f"{contract}: {name}", 44)
-        return maps.amount_map(plane, title, values, open_, top, unit)
+        return maps.amount_map(plane, title, values, open_, absent, top, unit)
 
     return {
         contract: [
