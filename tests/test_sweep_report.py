@@ -19,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from simulations.sweeps import maps
 from simulations.sweeps.columns import axes_of
 from simulations.sweeps.report import ROWS, SCRIPT, job_command, write_sweep_report
+from simulations.sweeps.sensitivity import effects
 from tests.sweep_tables import (
     CONTRACTS,
     FULL,
@@ -257,6 +258,17 @@ def test_measured_verdicts_stand_beside_the_predicted_ones(pages: dict[str, Page
         f"{contract}, {part}" for contract in CONTRACTS for part in ("measured", "predicted")
     ]
     assert "infer_sharing : measured and predicted verdicts agree in 24 of 24 decided" in page.text
+
+
+def test_an_axis_that_cannot_say_anything_has_no_share(pages: dict[str, Page]) -> None:
+    table = study_table(grid(market_C1=STEPS, play=["myopic", "equilibrium"], market_R0=[0.0]))
+    found = [e for e in effects(table, axes_of(table, facts_of(table))) if e.tells]
+    assert {effect.axis for effect in found} == {"market.C1", "play"}
+    assert "Left out are axes with one value or range" in pages["two axes"].text
+    assert '<table id="effects">' not in pages["one axis"].source
+    assert "or as many as there are studies, so what it explains" in pages["one axis"].text
+    assert "No axis has more than one value, so none explains" in pages["no axis"].text
+    assert "No answer varies between the studies" in pages["all failed"].text
 
 
 def test_without_a_prediction_there_is_one_sentence_instead(tmp_path: Path) -> None:

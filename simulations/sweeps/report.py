@@ -78,6 +78,7 @@ def _content(table: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, Any]:
         "verdict_maps": _verdicts(plane, table, contracts) if plane else {},
         "front": charts.front_of(table[ok], kinds, BASELINE, facts["firms"]) if ok.any() else None,
         "effects": _nested(found),
+        "differs": any(effect.share is not None for effect in found),
         "table": _table(table, axes, contracts, drawn),
         "failures": _failures(table, axes, facts),
         "command": _command(facts),
@@ -126,10 +127,10 @@ def _by_effect(axes: Sequence[Axis], found: Sequence[Effect]) -> list[Axis]:
 
 
 def _nested(found: Sequence[Effect]) -> dict[str, list[Effect]]:
-    """Answer -> what each axis explains of it; answers that never vary are left out."""
+    """Answer -> what each axis explains of it, where that says anything."""
     nested: dict[str, list[Effect]] = {}
     for effect in found:
-        if effect.share is not None:
+        if effect.tells:
             nested.setdefault(effect.answer, []).append(effect)
     return nested
 

@@ -36,6 +36,12 @@ class Effect:
     groups: int
     studies: int
 
+    @property
+    def tells(self) -> bool:
+        """Whether the share says anything: of one group it is 0 and of as many groups as studies
+        it is 1, whatever the answer."""
+        return self.share is not None and 1 < self.groups < self.studies
+
 
 def first_order(groups: Array, y: Array) -> float | None:
     """First-order effect index: S = Var(E[y|x]) / Var(y), the correlation ratio.
