@@ -236,6 +236,36 @@ def test_axes_by_logarithm_have_plain_numbers_and_words_have_room() -> None:
     assert len(set(heights)) > 20  # not on two lines
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["myopic", "equilibrium"], ["myopic", "equilibrium"]),
+        (['["a", "b"]', '["a", "c", "d"]', '["a"]'], ["b", "c, d", "a"]),
+        (['["a", "b"]', '["b", "a"]'], ["a, b", "b, a"]),
+        (["[4]", "[40000, 40000]"], ["4", "40000, 40000"]),
+        (["null", '["no_sharing", "full_sharing"]'], ["null", '["no_sharing"…']),
+        (["a long name for one", "a long name for two"], ["…one", "…two"]),
+        (["a long name for", "a long name for two"], ["…", "… two"]),
+        (["an only name that is cut"], ["an only name …"]),
+        (
+            ["x" + 19 * "y" + "1", "z" + 19 * "y" + "1"],
+            ["x" + 12 * "y" + "…", "z" + 12 * "y" + "…"],
+        ),
+        (["x" + 19 * "y" + c for c in "12"] + ["z"], ["x" + 19 * "y" + c for c in "12"] + ["z"]),
+    ],
+)
+def test_labels_are_as_short_as_keeps_them_apart(names: list[str], expected: list[str]) -> None:
+    assert maps.apart(names, 14) == expected
+
+
+def test_on_an_axis_of_contracts_each_label_is_what_is_offered_besides() -> None:
+    offered = [f'["no_sharing", "{name}"]' for name in (TRAIN, FULL)]
+    table = study_table(pd.DataFrame({"study.contracts": offered}))
+    plane = maps.plane_of(axes_of(table, facts_of(table)))
+    _, svg = maps.kind_map(plane, "t", table["best"].to_numpy(), maps.kinds_of([TRAIN, FULL]))
+    assert {TRAIN, FULL} <= set(re.findall(r"<text[^>]*>([^<]*)</text>", svg))
+
+
 def test_of_three_axes_the_maps_show_the_two_that_matter(pages: dict[str, Page]) -> None:
     page = pages["three axes"]
     assert "hangs most, market.C1 and market.R0; also varied: play." in page.text

@@ -6,9 +6,10 @@ as points, since nothing was measured between them. No map needs its colours to 
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -25,7 +26,7 @@ from parties.exchange import Array
 from simulations.game.regions import colours
 from simulations.page import INK, NONE, svg, with_own_ids
 from simulations.results import digest
-from simulations.sweeps.columns import Axis
+from simulations.sweeps.columns import Axis, label
 
 EDGE = "#8C8C8C"  # reads on a light page and on a dark one
 GAIN, LOSS = "#0072B2", "#E69F00"  # green and vermilion are kept for decisions
@@ -377,20 +378,52 @@ def ticks(axes: Axes, name: str, axis: Axis, by_level: bool) -> None:
         return
     every = math.ceil(len(axis.levels) / TICKS)
     places = range(0, len(axis.levels), every)
-    labels = [short(axis.labels[place], 14) for place in places]
+    labels = [axis.labels[place] for place in places]
     if axis.numeric:
         values = [axis.levels[place] for place in places]
-        labels = next(  # as short as keeps them apart
-            (
-                text
-                for d in (3, 4, 5)
-                if len(set(text := [f"{v:.{d}g}" for v in values])) == len(values)
-            ),
-            labels,
-        )
+        labels = _first_apart(([f"{v:.{d}g}" for v in values] for d in (3, 4, 5)), labels)
+    else:
+        labels = apart(labels, 14)
     getattr(axes, f"set_{name}ticks")(list(places), labels)
     if name == "x" and max(map(len, labels)) * len(labels) > 44:
         axes.tick_params(axis="x", rotation=30)
+
+
+def apart(names: Sequence[str], most: int) -> list[str]:
+    """Different names as short as keeps them apart; of lists only what not all have in common.
+
+    >>> apart(["myopic", "equilibrium"], 14)
+    ['myopic', 'equilibrium']
+    >>> apart(['["no_sharing", "train_sharing"]', '["no_sharing", "full_sharing"]'], 14)
+    ['train_sharing', 'full_sharing']
+    >>> apart(["parties.card_clients.early", "parties.card_clients.late"], 14)
+    ['…early', '…late']
+    """
+    names = _first_apart([_without_common(names)], list(names))
+    alike = [len(set(letters)) == 1 for letters in zip(*names, strict=False)]
+    head = [*alike, False].index(False)  # letters that all begin with
+    headless = ["…" + name[head:] for name in names]
+    lengths = range(most, max(map(len, names)))
+    tries = ([short(n, length) for n in some] for length in lengths for some in (names, headless))
+    return _first_apart(tries, names)
+
+
+def _first_apart(tries: Iterable[list[str]], names: list[str]) -> list[str]:
+    """The first of some ways to write names in which all differ; else the names."""
+    return next((text for text in tries if len(set(text)) == len(names)), names)
+
+
+def _without_common(names: Sequence[str]) -> list[str]:
+    """Lists by the items that not all have; one that has no others is written whole."""
+    try:
+        lists = [json.loads(name) for name in names]
+    except ValueError:
+        return list(names)
+    if not all(isinstance(items, list) for items in lists):
+        return list(names)
+    words = [[label(item) for item in items] for items in lists]
+    common = set.intersection(*map(set, words))
+    return [", ".join([w for w in items if w not in common] or items) for items in words]
 
 
 def short(name: str, most: int) -> str:
