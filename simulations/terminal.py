@@ -39,6 +39,7 @@ from simulations.results import RunFolder
 from simulations.study import Study
 from simulations.sweeps.columns import answers, holds
 from simulations.sweeps.run import Watch
+from simulations.sweeps.table import cut_off
 
 STYLE = {"signs": "bold green", "refuses": "bold red", "undecided": "yellow"}
 EVERY_S = 10.0  # between lines on a sweep
@@ -448,8 +449,8 @@ def print_sweep(table: pd.DataFrame, facts: Mapping[str, Any], folder: RunFolder
         console.print(told, soft_wrap=True, markup=False)
     if len(failed) > MOST_FAILURES:
         console.print(f"         and {len(failed) - MOST_FAILURES} more (sweep.csv)")
-    if facts["stopped"]:
-        console.print("Stopped at a failure (launch.on_failure=stop).")
+    if why := cut_off(facts):
+        console.print(why, soft_wrap=True)
     console.print(f"Report   {folder.path / 'sweep.html'}", soft_wrap=True)
     console.print(f"Table    {folder.path / 'sweep.parquet'}", soft_wrap=True)
     console.print(f"sha256   {facts['sha256']} (sweep.csv)", soft_wrap=True)

@@ -109,6 +109,7 @@ def facts_of(table: pd.DataFrame, **others: Any) -> dict[str, Any]:
             "failed": status["failed"],
             "undecided": undecided,
         },
+        "stopped": False,
         "errors": dict(Counter(table["error"].dropna())),
         "sha256": "ab" * 32,
         "started": "2026-03-01T10:00:00+00:00",

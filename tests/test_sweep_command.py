@@ -169,7 +169,7 @@ def test_failures_are_listed_and_the_others_complete(
     assert Counter(Counter(lines(Path(out.splitlines()[-1]))).values()) == {1: 2, 2: 2}
     code, out, _ = here(*words, "launch.on_failure=stop", "run_dir=stopped", "launch.batch=1")
     assert code == 1
-    assert "Stopped at a failure" in out
+    assert "Stopped at a failure (launch.on_failure=stop): " in out
     assert len(lines(Path("stopped"))) == 2
 
 

@@ -16,10 +16,15 @@ import pandas as pd
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from simulations.results import RunFolder
 from simulations.sweeps import maps
+from simulations.sweeps.agreement import agreement
+from simulations.sweeps.axes import axis_of
 from simulations.sweeps.columns import axes_of
 from simulations.sweeps.report import ROWS, SCRIPT, job_command, write_sweep_report
 from simulations.sweeps.sensitivity import effects
+from simulations.sweeps.table import table_of
+from simulations.terminal import print_sweep
 from tests.sweep_tables import (
     CONTRACTS,
     FULL,
@@ -326,6 +331,57 @@ def test_where_all_studies_failed_the_page_says_so_and_lists_them(pages: dict[st
     assert "ValueError in 5." in page.text
     assert page.text.count("sweep=none market.C1=") == 5
     assert labels(page) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "asked", "told"),
+    [
+        ({"interrupted": True}, 9, "Interrupted: 4 of 9 studies were not held."),
+        (
+            {"stopped": True},
+            12,
+            "Stopped at a failure (launch.on_failure=stop): 7 of 12 studies were not held.",
+        ),
+        ({"interrupted": True}, 5, "Interrupted: all 5 studies asked for by then were held."),
+        ({"interrupted": True}, None, "Interrupted: not every study was held."),
+        ({}, 9, ""),
+    ],
+)
+def test_a_table_that_is_not_whole_is_said_to_be(
+    facts: dict[str, Any],
+    asked: int | None,
+    told: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = TABLES["one axis"]
+    known = facts_of(table, agreement=agreement(table), **facts)
+    if asked is not None:
+        known["counts"]["asked"] = asked
+    text = Page(write_sweep_report(table, known, tmp_path)).text
+    print_sweep(table, known, RunFolder(tmp_path))
+    screen = capsys.readouterr().out.splitlines()
+    if told:
+        assert f"{told} All below is of those that were." in text
+        assert told in screen
+    else:
+        assert "not held" not in text
+        assert not [line for line in screen if "not held" in line]
+
+
+def test_a_sweep_that_was_interrupted_before_any_study_ended_has_a_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    axes = [{"key": "market.C1", "values": [1, 2]}]
+    counts = {"jobs": 0, "ok": 0, "failed": 0, "undecided": 0, "asked": 2}
+    nothing = {"axes": axes, "counts": counts, "firms": [], "contracts": [], "unit": ""}
+    facts = facts_of(TABLES["one axis"], interrupted=True, agreement={}, **nothing)
+    table = table_of([axis_of("market.C1", [1, 2])], [])
+    print_sweep(table, facts, RunFolder(tmp_path))
+    assert "Interrupted: 2 of 2 studies were not held." in capsys.readouterr().out
+    page = Page(write_sweep_report(table, facts, tmp_path))
+    assert "Interrupted: 2 of 2 studies were not held." in page.text
+    assert "No study was held, so nothing is known about any contract." in page.text
 
 
 def test_where_all_is_undecided_no_share_is_made_up(pages: dict[str, Page]) -> None:

@@ -24,6 +24,7 @@ from simulations.sweeps.agreement import agreement
 from simulations.sweeps.columns import Axis, amounts, answers, axes_of, holds, label, unsure
 from simulations.sweeps.maps import Kind, Panel, Plane
 from simulations.sweeps.sensitivity import VERDICT, Effect, effects
+from simulations.sweeps.table import cut_off
 
 ROWS = 2_000  # of the table that are shown
 FIRMS = 4  # whose gains are drawn and listed one by one
@@ -60,6 +61,7 @@ def _content(table: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, Any]:
         "facts": facts,
         "baseline": BASELINE,
         "axes": axes,
+        "cut_off": cut_off(facts),
         "varying": [axis.key for axis in axes if len(axis.levels) > 1],
         "ok": int(ok.sum()),
         "undecided": int((ok & table["best"].isna()).sum()),

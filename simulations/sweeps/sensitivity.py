@@ -108,7 +108,8 @@ def effects(table: pd.DataFrame, axes: list[Axis]) -> list[Effect]:
         answered[f"{contract}: every firm signs"] = answers(table[f"{contract}.signed"])
     found = []
     for answer, y in answered.items():
-        known = held & ~np.isnan(y.reshape(len(table), -1)).any(axis=1)
+        unknown = np.isnan(y) if y.ndim == 1 else np.isnan(y).any(axis=1)
+        known = held & ~unknown
         found += [_effect(answer, axis, y, known) for axis in axes]
     return found
 

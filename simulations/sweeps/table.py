@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -48,6 +48,26 @@ def as_parquet(table: pd.DataFrame) -> bytes:
     file = io.BytesIO()
     table.to_parquet(file, engine="pyarrow", index=False, compression="zstd")
     return file.getvalue()
+
+
+def cut_off(facts: Mapping[str, Any]) -> str:
+    """Why a sweep ended before its table was whole, and what is missing; empty where it did not.
+
+    >>> cut_off({"interrupted": True, "counts": {"jobs": 2, "asked": 5}})
+    'Interrupted: 3 of 5 studies were not held.'
+    """
+    if facts.get("interrupted"):
+        why = "Interrupted"
+    elif facts.get("stopped"):
+        why = "Stopped at a failure (launch.on_failure=stop)"
+    else:
+        return ""
+    asked = facts["counts"].get("asked")
+    if asked is None:
+        return f"{why}: not every study was held."
+    if missing := asked - facts["counts"]["jobs"]:
+        return f"{why}: {missing} of {asked} studies were not held."
+    return f"{why}: all {asked} studies asked for by then were held."
 
 
 def _cell(value: Any) -> Any:
