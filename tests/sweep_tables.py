@@ -110,6 +110,13 @@ def facts_of(table: pd.DataFrame, **others: Any) -> dict[str, Any]:
             "undecided": undecided,
         },
         "stopped": False,
+        "failures": [
+            {
+                **{k: row[k] for k in ("job", "error", "message")},
+                "command": f"fedpact sweep=none 'play=the {row['job']}th'",
+            }
+            for row in table[table["status"] == "failed"].to_dict("records")
+        ],
         "errors": dict(Counter(table["error"].dropna())),
         "sha256": "ab" * 32,
         "started": "2026-03-01T10:00:00+00:00",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from simulations.page import render
 from simulations.results import write_whole
 from simulations.sweeps import charts, maps
 from simulations.sweeps.agreement import agreement
-from simulations.sweeps.columns import Axis, amounts, answers, axes_of, holds, label, unsure
+from simulations.sweeps.columns import Axis, amounts, answers, axes_of, holds, unsure
 from simulations.sweeps.maps import Kind, Panel, Plane
 from simulations.sweeps.sensitivity import VERDICT, Effect, effects
 from simulations.sweeps.table import cut_off
@@ -82,7 +81,7 @@ def _content(table: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, Any]:
         "effects": _nested(found),
         "differs": any(effect.share is not None for effect in found),
         "table": _table(table, axes, contracts, drawn),
-        "failures": _failures(table, axes, facts),
+        "failures": _failures(table, facts),
         "command": _command(facts),
         "provenance": {
             "versions": json.dumps(facts["versions"], indent=2, ensure_ascii=False),
@@ -167,51 +166,19 @@ def _amount(value: float) -> str:
     return "" if np.isnan(value) else f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _failures(
-    table: pd.DataFrame, axes: Sequence[Axis], facts: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    failed = table[table["status"] == "failed"]
+def _failures(table: pd.DataFrame, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each failed study, with the command that holds it alone where sweep.json has it."""
+    commands = {one["job"]: one["command"] for one in facts.get("failures", ())}
+    failed = table[table["status"] == "failed"].to_dict("records")
     return [
-        {**{k: row[k] for k in ("job", "error", "message")}, "command": job_command(row, facts)}
-        for row in failed.to_dict("records")
+        {**{k: row[k] for k in ("job", "error", "message")}, "command": commands.get(row["job"])}
+        for row in failed
     ]
 
 
 def _command(facts: Mapping[str, Any]) -> str:
     words = facts["command"]
-    line = words if isinstance(words, str) else shlex.join(words)
-    return line.replace("__main__.py", "python -m simulations", 1)
-
-
-def job_command(row: Mapping[Any, Any], facts: Mapping[str, Any]) -> str:
-    """The command that holds one study of a sweep alone, quoted for a shell.
-
-    >>> facts = {"command": "fedpact sweep=costs sweep.jobs=4", "axes": [{"key": "market.C1"}]}
-    >>> job_command({"market.C1": 2.5}, facts)
-    'fedpact sweep=none market.C1=2.5'
-    """
-    words = shlex.split(_command(facts))
-    kept = [
-        word
-        for word in words
-        if not re.match(r"\+*(sweep[.=]|launch[.=]|tracking[.=]|run_dir=|resume=)", word)
-    ]
-    axes = [f"{axis['key']}={_override(row[axis['key']])}" for axis in facts["axes"]]
-    return shlex.join([*kept, "sweep=none", *axes])
-
-
-def _override(value: Any) -> str:
-    """A value as Hydra's command line reads it."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and value == value:
-        return repr(value)
-    text = label(value)
-    if re.fullmatch(r"[\w.+/-]+", text) or (isinstance(value, str) and value[:1] in "[{"):
-        return text
-    # Inside its quotes a backslash is one, unless it stands before a quote.
-    escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text)
-    return f"'{escaped}'"
+    return words if isinstance(words, str) else shlex.join(words)
 
 
 def _extra(extra: Mapping[str, Any]) -> dict[str, Any]:
