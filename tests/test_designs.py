@@ -149,7 +149,7 @@ def test_a_search_killed_in_the_middle_goes_on_to_the_same_table(
     for folder in ("cut", "whole"):
         code, out, err = here(*LOANS, f"run_dir={folder}")
         assert code == 0, err
-        assert "\nFound    " in out or "\nFound    in none of 12 studies" in out
+        assert "\nFound    " in out
     one, two = (digest((tmp_path / n / "sweep.csv").read_bytes()) for n in ("cut", "whole"))
     assert one == two
     assert journal.read_text().count("\n") == 12

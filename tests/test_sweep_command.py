@@ -82,6 +82,9 @@ def test_a_list_behind_m_becomes_an_axis() -> None:
     assert spelled_out(words) == [
         *("experiment=loans", "study.seeds=4", "sweep=grid", "sweep.axes={market.C1:[1,2,3]}")
     ]
+    assert spelled_out(["contract=[infer_sharing,full_sharing]", "seeds=range(1,3)"]) == [
+        *("study.contracts=[no_sharing,infer_sharing,full_sharing]", "study.seeds=range(1,3)")
+    ]
     assert spelled_out(["market.cost=2", "contract=infer_sharing"]) == [
         *("market.C1=2", "study.contracts=[no_sharing,infer_sharing]")
     ]
@@ -167,10 +170,47 @@ def test_failures_are_listed_and_the_others_complete(
     code, out, _ = here(*words, "launch.retry_failed=true")
     assert code == 1
     assert Counter(Counter(lines(Path(out.splitlines()[-1]))).values()) == {1: 2, 2: 2}
-    code, out, _ = here(*words, "launch.on_failure=stop", "run_dir=stopped", "launch.batch=1")
-    assert code == 1
-    assert "Stopped at a failure (launch.on_failure=stop): " in out
-    assert len(lines(Path("stopped"))) == 2
+    for _ in range(2):  # the second time it stops at what is on file
+        stop = ("launch.on_failure=stop", "run_dir=stopped", "launch.batch=1")
+        code, out, err = here(*words, *stop)
+        assert code == 1
+        assert "1 of 2 jobs failed; 2 were not held" in err
+        assert len(lines(Path("stopped"))) == 2
+
+
+def test_a_sweep_that_could_not_begin_goes_on_when_that_is_mended(
+    here: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "bad.db").write_text("junk")
+    words = ("-m", *TINY, "market.C1=1,2", "launch.workers=0")
+    code, _, err = here(*words, "tracking=mlflow", "tracking.uri=sqlite:///bad.db")
+    assert code == 2, err
+    code, _, err = here(*words)
+    assert code == 0, err
+
+
+def test_a_folder_takes_more_values_and_no_other_sweep(
+    here: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    words = ("-m", *TINY, "launch.workers=0", "run_dir=one")
+    assert here(*words, "market.C1=1,2")[0] == 0
+    for others in (
+        ("market.gamma=0.5,0.6",),
+        ("market.C1=1,2", "market.gamma=0.7"),
+        ("market.C1=1,2", "launch.together=false"),
+    ):
+        code, _, err = here(*words, *others)
+        assert code == 2
+        assert "one holds another sweep" in err
+    assert here(*words, "market.C1=1,2,3")[0] == 0
+    assert len(lines(tmp_path / "one")) == 3
+
+
+def test_a_dry_run_says_what_would_fail(here: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, _ = here("-m", *TINY, "market.C1=1,foo,-2", "dry_run=true")
+    assert code == 0
+    assert "Would fail: market.C1=foo: market.C1 is 'foo'" in out
+    assert "Would fail: market.C1=-2: market.C1 is -2" in out
 
 
 @pytest.mark.parametrize(
@@ -189,6 +229,13 @@ def test_failures_are_listed_and_the_others_complete(
         (("sweep=grid", "sweep.axes={market.C1:[1,2]}", "market.C1=3"), "is an axis of the sweep"),
         (("sweep=gird",), "Did you mean 'grid'"),
         (("-m", "market.C1=1,2", "sweep.axes={play:[myopic]}"), "legal is one of them"),
+        (("-m", "backbone=logistic,mpl"), "Did you mean 'mlp'"),
+        (("-m", "experiment=loans,heart"), "Hold a sweep for each"),
+        (("-m", "study.name=a,b"), "study.name, which is no part of a study"),
+        (("-m", "contract=all,full_sharing"), "contract is all,full_sharing; legal are all"),
+        (("-m", "market.C1=interval(1,2)"), "is no list behind -m"),
+        (("sweep=grid", "sweep.axes=3"), "sweep.axes is 3; legal are keys"),
+        (("-m", "parties.lender_a.dataset={clients:500},{clients:600}"), "holds settings"),
         (("-m", "market.C1=1,2", "launch.workers=-1"), "launch.workers is -1; legal"),
         (("-m", "market.C1=1,2", "launch.on_failure=ask"), "legal are continue, stop"),
         (("-m", "market.C1=1,2", "launch.address=auto"), "Say how many: launch.workers=64"),
@@ -239,24 +286,28 @@ def test_a_run_folder_is_not_taken_for_a_sweeps(
     assert "holds a run that is no sweep" in err
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
-def test_a_sweep_that_was_cut_off_goes_on_to_the_same_table(
-    sent: signal.Signals, here: Callable[..., tuple[int, str, str]], tmp_path: Path
+def test_a_sweep_that_was_cut_off_twice_goes_on_to_the_same_table(
+    here: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
-    many = ("-m", *TINY, f"market.C1={','.join(str(1 + i / 20) for i in range(120))}")
-    cut = started(*many, "launch.workers=0", "launch.batch=4", "run_dir=cut", cwd=tmp_path)
-    while len(lines(tmp_path / "cut")) < 8 and cut.poll() is None:
-        time.sleep(0.02)
-    cut.send_signal(sent)
-    _, err = cut.communicate(timeout=60)
-    held = len(lines(tmp_path / "cut"))
-    assert 8 <= held < 120, err
-    if sent == signal.SIGINT:
-        assert cut.returncode == 130
-        assert len(pd.read_parquet(tmp_path / "cut" / "sweep.parquet")) == held
+    count, folder = 240, tmp_path / "cut"
+    many = ("-m", *TINY, f"market.C1={','.join(str(1 + i / 50) for i in range(count))}")
+    for sent, more in ((signal.SIGINT, 8), (signal.SIGKILL, 8)):
+        begun = len(lines(folder))
+        cut = started(*many, "launch.workers=0", "launch.batch=4", "run_dir=cut", cwd=tmp_path)
+        while len(lines(folder)) < begun + more and cut.poll() is None:
+            time.sleep(0.02)
+        cut.send_signal(sent)
+        _, err = cut.communicate(timeout=60)
+        held = len(lines(folder))
+        assert begun + more <= held < count, err
+        if sent == signal.SIGINT:
+            assert cut.returncode == 130
+            assert f"{held} jobs are kept in cut, and the same command goes on with them" in err
+            assert len(pd.read_parquet(folder / "sweep.parquet")) == held
+            assert f"{count - held} of {count}" in (folder / "sweep.html").read_text()
     code, _, err = here(*many, "launch.workers=0", "run_dir=cut")
     assert code == 0, err
-    assert Counter(Counter(lines(tmp_path / "cut")).values()) == {1: 120}
+    assert Counter(Counter(lines(folder)).values()) == {1: count}
     code, _, _ = here(*many, "launch.workers=0", "run_dir=whole")
     assert code == 0
     one, two = (digest((tmp_path / n / "sweep.csv").read_bytes()) for n in ("cut", "whole"))

@@ -186,10 +186,16 @@ def test_a_cell_of_several_studies_tells_of_those_that_held_the_contract() -> No
     plane = maps.plane_of(axes_of(table, facts_of(study_table(table)))[1:])
     found = np.where(table["market.R0"] == 0, "not held", "signs").astype(object)
     found[(table["market.R0"] == 1) & (np.arange(len(table)) > 5)] = "not held"
+    first = (table["market.R0"] == 0) & (np.arange(len(table)) < 6)
+    found[first & (table["play"] == "myopic")] = "failed"
     words, svg = maps.kind_map(plane, "t", found, maps.VERDICTS)
-    assert words == "t, of 30 studies: signs in 12, not held in 18"
+    assert words == "t, of 30 studies: signs in 12, failed in 1, not held in 17"
     letters = Counter(re.findall(r"<text[^>]*>([^<]*)</text>", svg))
-    assert (letters["✓"], letters["∅"]) == (4, 2)
+    assert (letters["✓"], letters["∅"], letters["∅!"]) == (4, 1, 1)
+    absent, money = found == "not held", np.where(found == "signs", 1.0, np.nan)
+    _, svg = maps.amount_map(plane, "t", money, money < 0, absent, 1.0, "money")
+    letters = Counter(re.findall(r"<text[^>]*>([^<]*)</text>", svg))
+    assert (letters["+1.00"], letters["∅"], letters["∅!"]) == (4, 1, 1)
 
 
 def test_on_two_axes_every_cell_of_the_map_has_the_letter_of_its_contract(

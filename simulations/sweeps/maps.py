@@ -186,13 +186,13 @@ def _kind_cells(axes: Axes, plane: Plane, found: Array, kinds: Mapping[str, Kind
         held = counts[(slice(None), *cell)]
         if not held.sum() + broken[cell] + absent[cell]:
             continue
-        none = "failed" if broken[cell] else "not held"
+        none = "not held" if absent[cell] else "failed"
         kind = kinds[names[held.argmax()] if held.sum() else none]
         if kind.colour is None:
             hatched.setdefault(kind.hatch, []).append(cell)
         else:
             image[cell] = to_rgba(kind.colour)
-        mark = "!" if broken[cell] and held.sum() else ""
+        mark = "!" if broken[cell] and held.sum() + absent[cell] else ""
         share = f"{100 * held.max() / held.sum():.0f} %" if held.max() < held.sum() else ""
         letters[cell] = (kind.letter + mark, share, kind.ink)
     _image(axes, image)
@@ -268,12 +268,13 @@ def _amount_cells(
     _hatch(axes, [cell for cell in cells if 2 * open_[cell] > counts[cell]], UNDECIDED.hatch)
     empty = [cell for cell in np.ndindex(plane.shape) if all_[cell] and not counts[cell]]
     for kind, chosen in (
-        (NOT_HELD, [cell for cell in empty if lack[cell] == all_[cell]]),
-        (FAILED, [cell for cell in empty if lack[cell] < all_[cell]]),
+        (NOT_HELD, [cell for cell in empty if lack[cell]]),
+        (FAILED, [cell for cell in empty if not lack[cell]]),
     ):
         _hatch(axes, chosen, kind.hatch)
         for row, column in chosen:
-            _write(axes, column, row, kind.letter, color=INK, size=7.5)
+            mark = "!" if 0 < lack[row, column] < all_[row, column] else ""
+            _write(axes, column, row, kind.letter + mark, color=INK, size=7.5)
     digits = max(0, 2 - math.floor(math.log10(top)))
     written = plane.size[0] - 0.9 > 0.075 * (digits + 4) * plane.shape[1]
     for row, column in cells:
