@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := .venv-peers
 
+# Two at a time, but for those that start Ray or Flower: each wants the machine for itself.
+TEST = $(BIN)/pytest -n 2 --dist loadfile -m "not long and not ray and not flower" \
+	&& $(BIN)/pytest -m "(ray or flower) and not long"
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long check bench bench-peers clean
 
@@ -20,7 +24,7 @@ demo: $(READY)  ## Two real lenders, four contracts, one verdict
 	$(BIN)/python -m simulations experiment=loans
 
 test: $(READY)  ## The tests (under 10 minutes on two cores)
-	$(BIN)/pytest -m "not long"
+	$(TEST)
 
 test-long: $(READY)  ## All tests, the long campaigns too
 	$(BIN)/pytest
@@ -30,7 +34,7 @@ check: $(READY)  ## What CI runs: format, lint, types, import walls, tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not long"
+	$(TEST)
 
 bench: $(READY)  ## Rounds, trainings and games, as ratios
 	$(BIN)/python -m simulations.bench rounds

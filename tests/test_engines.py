@@ -170,7 +170,7 @@ def test_batched_comes_to_the_verdict_of_inline(
 def test_batched_comes_to_the_same_bytes_whatever_it_remembers(tmp_path: Path) -> None:
     whole = hold(tmp_path / "whole", *SMALL_HEART, "engine=batched")
     engine = Batched()
-    memory = engine._memories[engine.remember_mb]
+    memory = engine._memories[engine.remember_mb, engine.room_mb]
     count = len(memory)
     assert count > 0
     again = hold(tmp_path / "again", *SMALL_HEART, "engine=batched")
@@ -188,9 +188,9 @@ def test_studies_that_differ_in_the_market_only_train_once(tmp_path: Path) -> No
     engine.close()
     words = (*SMALL_LOANS, "study.seeds=1", "engine=batched")
     first = hold(tmp_path / "first", *words)
-    count = len(engine._memories[engine.remember_mb])
+    count = len(engine._memories[engine.remember_mb, engine.room_mb])
     other = hold(tmp_path / "other", *words, "market.C1=2")
-    assert len(engine._memories[engine.remember_mb]) == count > 0
+    assert len(engine._memories[engine.remember_mb, engine.room_mb]) == count > 0
     engine.close()
     assert models(other) == models(first)
     assert sessions(other) != sessions(first)
