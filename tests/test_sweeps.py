@@ -8,8 +8,9 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import hydra
 import numpy as np
@@ -23,13 +24,16 @@ from simulations.conclude import conclude
 from simulations.engines.grid import InlineGrid
 from simulations.results import RunFolder
 from simulations.study import study_of
+from simulations.sweeps import Design, Held, Point
 from simulations.sweeps.axes import axes_of, axis_of
 from simulations.sweeps.configs import APART, Configs
 from simulations.sweeps.drawn import Drawn
 from simulations.sweeps.grid import Grid
 from simulations.sweeps.held import hold_jobs
 from simulations.sweeps.journal import Journal
+from simulations.sweeps.launch import Launch
 from simulations.sweeps.limits import OUT_OF_MEMORY, OUT_OF_TIME, JobLimits
+from simulations.sweeps.run import Progress, Unwatched, hold_sweep
 from tests.checks import SMALL_HEART, contexts, hold_on, run_config
 
 TINY = (
@@ -296,6 +300,36 @@ def test_the_best_contract_is_the_signed_one_with_the_largest_surplus(composing:
             assert signed[row["best"]] == most
         seen.add(row["best"])
     assert len(seen) > 1  # the test has something to tell apart
+
+
+@final
+@dataclass(frozen=True)
+class Again(Design):
+    """Asks for a point that it has asked for before, and for one that is the same study."""
+
+    words = "twice the same"
+
+    def ask(self, held: Sequence[Held]) -> Sequence[Point]:
+        waves = [[2, 1], [2, 1.5], [3, 2]]
+        asked = 0
+        for wave in waves:
+            if asked == len(held):
+                return [{"market.C1": cost, "study.seeds": 1} for cost in wave]
+            asked += len(wave)
+        return []
+
+
+def test_a_point_that_is_asked_for_again_is_one_row_and_was_held_once(
+    tmp_path: Path, composing: None
+) -> None:
+    words = [word for word in TINY if not word.startswith("study.seeds")]
+    configs, progress = Configs(words, ["market.C1", "study.seeds"]), Progress()
+    with closing(Journal(tmp_path / "jobs.jsonl")) as journal:
+        hold_sweep(Again(), Launch(workers=0), configs, journal, progress, Unwatched())
+    assert [one.point["market.C1"] for one in progress.held] == [2, 1, 1.5, 3]
+    assert (progress.asked, progress.told) == (6, 6)
+    assert len(read(tmp_path / "jobs.jsonl")) == 4
+    assert (tmp_path / "jobs.jsonl").read_bytes().count(b"\n") == 4
 
 
 # ----------------------------------------------------------------------------------------- failures

@@ -133,5 +133,7 @@ def _told(points: Sequence[Point], jobs: Sequence[Job], journal: Journal) -> lis
 
 def _once(told: Sequence[Held]) -> list[Held]:
     """Each point once; a design may ask for one again."""
-    first = {json.dumps(one.point, sort_keys=True, default=str): one for one in reversed(told)}
-    return list(reversed(first.values()))
+    first = dict[str, Held]()
+    for one in told:
+        first.setdefault(json.dumps(one.point, sort_keys=True, default=str), one)
+    return list(first.values())
