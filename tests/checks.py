@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import hydra
 import numpy as np
@@ -30,6 +30,15 @@ from server.contracts import Contract
 from server.strategies import State, Strategy
 from simulations.engines import apps
 from simulations.engines.grid import OwnGrid, contexts_of, server_context
+
+
+class Told(NamedTuple):
+    """Exit status of a command, and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
 
 SMALL_LOANS = (
     "parties.lender_a.dataset.clients=1500",

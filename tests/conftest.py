@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
+
+from simulations.__main__ import main
+from tests.checks import Told
 
 torch.set_num_threads(1)
 
@@ -16,6 +22,28 @@ def _frozen_models_are_kept_apart(tmp_path_factory: pytest.TempPathFactory) -> I
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEDPACT_FROZEN", str(tmp_path_factory.mktemp("frozen")))
         yield
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Told]:
+    """The command in this process (a new one takes seconds to start), in an empty folder."""
+
+    def run(*words: str) -> Told:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["fedpact", *words])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+        handler, code = signal.getsignal(signal.SIGTERM), 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        return Told(code, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -21,8 +21,7 @@ from simulations.campaigns.arm_digits import COLUMNS, MEASURES, ArmDigits
 from simulations.campaigns.arm_table import correlations, facts_of, table_of
 from simulations.campaigns.offered import Parts
 from simulations.campaigns.spoiled import SHIFTS
-from tests.test_main import Told
-from tests.test_main import here as here  # the command line, in this process
+from tests.checks import Told
 from tests.test_report import Page
 
 TINY = (

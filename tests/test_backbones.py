@@ -53,7 +53,6 @@ from simulations.campaigns.backbones_scores import (
 from simulations.campaigns.reuse_backbones import ReuseBackbones
 from simulations.compare import half_width
 from tests.checks import write_fashion
-from tests.test_main import here as here  # the command line, in this process
 from tests.test_report import Page
 
 # ------------------------------------------------------------------------------ archives

@@ -31,8 +31,7 @@ from simulations.campaigns.canonical_fashion import (
     classes,
 )
 from simulations.campaigns.canonical_table import facts_of, table_of
-from tests.test_main import Told
-from tests.test_main import here as here  # the command line, in this process
+from tests.checks import Told
 from tests.test_report import Page
 
 FASHION = (

@@ -17,7 +17,6 @@ from simulations.compare import FIGURES, Plan, half_width, plan_of, summarise
 from simulations.measures import Curve, curves, seconds, traffic
 from simulations.page import number
 from tests.checks import write_fashion
-from tests.test_main import here as here  # the command line, in this process
 from tests.test_report import Page
 
 IDS = ["summary", "counts", "verdicts"]

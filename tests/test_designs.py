@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -14,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pytest
 
-from simulations.__main__ import main
 from simulations.results import digest
+from tests.checks import Told
 from tests.test_optuna_search import stored
 
 ROOT = Path(__file__).parents[1]
-Here = Callable[..., tuple[int, str, str]]
+Here = Callable[..., Told]
 TINY = (
     "parties.lender_a.dataset.clients=500",
     "parties.lender_b.dataset.clients=500",
@@ -29,28 +27,6 @@ TINY = (
     "progress=none",
     "launch.workers=0",
 )
-
-
-@pytest.fixture
-def here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Here:
-    """The command in this process, in an empty folder: exit status, stdout and stderr."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["fedpact", *words])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-        handler, code = signal.getsignal(signal.SIGTERM), 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        finally:
-            signal.signal(signal.SIGTERM, handler)
-        return code, *capfd.readouterr()
-
-    return run
 
 
 def results(folder: str) -> tuple[pd.DataFrame, dict[str, Any]]:

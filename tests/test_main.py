@@ -11,14 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from simulations.__main__ import main
-from tests.checks import SMALL_HEART, SMALL_LOANS
+from tests.checks import SMALL_HEART, SMALL_LOANS, Told
 
 ONE_SEED = (*SMALL_LOANS, "study.seeds=1")
 
@@ -35,38 +33,6 @@ def fedpact(*words: str, cwd: Path, check: bool = True) -> subprocess.CompletedP
     )
     assert not check or done.returncode == 0, done.stderr
     return done
-
-
-@dataclass
-class Told:
-    """What a command printed, and its exit status."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., Told]:
-    """The same command in this process (a new one takes seconds to start), in an empty folder."""
-
-    def run(*words: str) -> Told:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["fedpact", *words])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-        handler, code = signal.getsignal(signal.SIGTERM), 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        finally:
-            signal.signal(signal.SIGTERM, handler)
-        out, err = capfd.readouterr()
-        return Told(code, out, err)
-
-    return run
 
 
 def last_line(done: subprocess.CompletedProcess[str]) -> Path:

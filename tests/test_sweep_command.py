@@ -18,9 +18,9 @@ import pandas as pd
 import psutil
 import pytest
 
-from simulations.__main__ import main
 from simulations.results import RunFolder, digest
 from simulations.words import spelled_out
+from tests.checks import Told
 
 ROOT = Path(__file__).parents[1]
 TINY = (
@@ -31,28 +31,6 @@ TINY = (
     "progress=none",
 )
 GRID = ("-m", *TINY, "market.C1=1,2,4", "market.gamma=0.25,0.5")
-
-
-@pytest.fixture
-def here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    """The command in this process, in an empty folder: exit status, stdout and stderr."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["fedpact", *words])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-        handler, code = signal.getsignal(signal.SIGTERM), 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        finally:
-            signal.signal(signal.SIGTERM, handler)
-        return code, *capfd.readouterr()
-
-    return run
 
 
 def started(*words: str, cwd: Path) -> subprocess.Popen[str]:
@@ -101,7 +79,7 @@ def test_a_list_behind_m_becomes_an_axis() -> None:
 
 
 def test_a_sweep_is_one_table_and_the_same_command_holds_nothing_twice(
-    here: Callable[..., tuple[int, str, str]], tmp_path: Path
+    here: Callable[..., Told], tmp_path: Path
 ) -> None:
     code, out, _ = here(*GRID, "launch.workers=0")
     assert code == 0
@@ -137,7 +115,7 @@ def test_a_sweep_is_one_table_and_the_same_command_holds_nothing_twice(
 
 
 def test_contracts_that_only_some_studies_hold_are_counted_where_they_are_held(
-    here: Callable[..., tuple[int, str, str]],
+    here: Callable[..., Told],
 ) -> None:
     offered = "[[no_sharing,train_sharing],[no_sharing,full_sharing]]"
     axes = f"sweep.axes={{study.contracts:{offered},market.C1:[1,4]}}"
@@ -156,7 +134,7 @@ def test_contracts_that_only_some_studies_hold_are_counted_where_they_are_held(
 
 
 def test_failures_are_listed_and_the_others_complete(
-    here: Callable[..., tuple[int, str, str]],
+    here: Callable[..., Told],
 ) -> None:
     words = ("-m", *TINY, "market.gamma=0.5,2,0.25,3", "launch.workers=0")
     code, out, err = here(*words)
@@ -181,7 +159,7 @@ def test_failures_are_listed_and_the_others_complete(
 
 
 def test_a_sweep_that_could_not_begin_goes_on_when_that_is_mended(
-    here: Callable[..., tuple[int, str, str]], tmp_path: Path
+    here: Callable[..., Told], tmp_path: Path
 ) -> None:
     (tmp_path / "bad.db").write_text("junk")
     words = ("-m", *TINY, "market.C1=1,2", "launch.workers=0")
@@ -192,7 +170,7 @@ def test_a_sweep_that_could_not_begin_goes_on_when_that_is_mended(
 
 
 def test_a_folder_takes_more_values_and_no_other_sweep(
-    here: Callable[..., tuple[int, str, str]], tmp_path: Path
+    here: Callable[..., Told], tmp_path: Path
 ) -> None:
     words = ("-m", *TINY, "launch.workers=0", "run_dir=one")
     assert here(*words, "market.C1=1,2")[0] == 0
@@ -208,7 +186,7 @@ def test_a_folder_takes_more_values_and_no_other_sweep(
     assert len(lines(tmp_path / "one")) == 3
 
 
-def test_a_dry_run_says_what_would_fail(here: Callable[..., tuple[int, str, str]]) -> None:
+def test_a_dry_run_says_what_would_fail(here: Callable[..., Told]) -> None:
     code, out, _ = here("-m", *TINY, "market.C1=1,foo,-2", "dry_run=true")
     assert code == 0
     assert "Would fail: market.C1=foo: market.C1 is 'foo'" in out
@@ -250,7 +228,7 @@ def test_a_dry_run_says_what_would_fail(here: Callable[..., tuple[int, str, str]
     ],
 )
 def test_a_sweep_that_makes_no_sense_is_refused(
-    words: tuple[str, ...], problem: str, here: Callable[..., tuple[int, str, str]], tmp_path: Path
+    words: tuple[str, ...], problem: str, here: Callable[..., Told], tmp_path: Path
 ) -> None:
     code, _, err = here(*words)
     assert code == 2
@@ -259,7 +237,7 @@ def test_a_sweep_that_makes_no_sense_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_holds_nothing(here: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_a_dry_run_holds_nothing(here: Callable[..., Told], tmp_path: Path) -> None:
     code, out, _ = here(*GRID, "dry_run=true")
     assert code == 0
     assert "grid of 3 x 2 values" in out
@@ -269,7 +247,7 @@ def test_a_dry_run_holds_nothing(here: Callable[..., tuple[int, str, str]], tmp_
 
 
 def test_two_sweeps_cannot_share_a_folder_at_a_time(
-    here: Callable[..., tuple[int, str, str]], tmp_path: Path
+    here: Callable[..., Told], tmp_path: Path
 ) -> None:
     with RunFolder(tmp_path / "one").lock():
         code, _, err = here(*GRID, "run_dir=one", "launch.workers=0")
@@ -278,9 +256,7 @@ def test_two_sweeps_cannot_share_a_folder_at_a_time(
     assert not (tmp_path / "one" / "jobs.jsonl").exists()
 
 
-def test_a_run_folder_is_not_taken_for_a_sweeps(
-    here: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_a_run_folder_is_not_taken_for_a_sweeps(here: Callable[..., Told], tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "config.yaml").write_text("study: {}\n")
     code, _, err = here(*GRID, "run_dir=one", "launch.workers=0")
@@ -289,7 +265,7 @@ def test_a_run_folder_is_not_taken_for_a_sweeps(
 
 
 def test_a_sweep_that_was_cut_off_twice_goes_on_to_the_same_table(
-    here: Callable[..., tuple[int, str, str]], tmp_path: Path
+    here: Callable[..., Told], tmp_path: Path
 ) -> None:
     count, folder = 240, tmp_path / "cut"
     many = ("-m", *TINY, f"market.C1={','.join(str(1 + i / 50) for i in range(count))}")
@@ -321,7 +297,7 @@ def test_a_sweep_that_was_cut_off_twice_goes_on_to_the_same_table(
 
 @pytest.mark.ray
 def test_ray_workers_make_the_same_table_and_leave_no_process(
-    here: Callable[..., tuple[int, str, str]], tmp_path: Path
+    here: Callable[..., Told], tmp_path: Path
 ) -> None:
     words = ("-m", *TINY, "backbone=mlp", "backbone.widths=[4],[5],[6],[7],[40000,40000]")
     limits = ("launch.memory_gb=1", "launch.timeout_s=60")

@@ -72,19 +72,14 @@ class Batched(Engine):
     def together(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
         """What the tasks return; their trainings are done together."""
         from parties.batched import fit_together
-        from simulations.engines.lockstep import Remembered, hold_together
+        from simulations.engines.lockstep import Remembered, all_together
 
         memory = None
         if self.remember_mb:
             memory = self._memories.setdefault(
                 (self.remember_mb, self.room_mb), Remembered(self.remember_mb)
             )
-        told = list[T]()
-        for answer in hold_together(tasks, partial(fit_together, room_mb=self.room_mb), memory):
-            if isinstance(answer, Exception):
-                raise answer
-            told.append(answer)
-        return told
+        return all_together(tasks, partial(fit_together, room_mb=self.room_mb), memory)
 
     def close(self) -> None:
         """Forget the trainings."""

@@ -30,6 +30,7 @@ from parties.exchange import (
 from parties.firm import Memory
 from server.intake import Limits, UnacceptableError, accept
 from server.transport import Answers, enough
+from simulations.engines import in_turn
 
 Call = Callable[[], Answer]
 Together = Callable[[Sequence[Call]], Sequence[Answer]]
@@ -44,11 +45,6 @@ class Told(Protocol):
         """Names the firm, where its answers follow from the questions alone; else ""."""
 
     def answer(self, request: Request) -> Answer: ...
-
-
-def in_turn(calls: Sequence[Call]) -> list[Answer]:
-    """One after the other."""
-    return [call() for call in calls]
 
 
 @final

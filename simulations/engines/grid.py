@@ -21,6 +21,8 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from simulations.engines import in_turn
+
 CLIENT_FAULT = 2  # Flower's code for a ClientApp that raised
 RUN_ID = 1
 FIRST_NODE = 1000
@@ -131,11 +133,6 @@ class OwnGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         return [self._replies.pop(i) for i in message_ids if i in self._replies]
-
-
-def in_turn(tasks: Sequence[Callable[[], Message]]) -> list[Message]:
-    """One after the other."""
-    return [task() for task in tasks]
 
 
 @final

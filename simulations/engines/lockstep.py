@@ -126,6 +126,18 @@ def hold_together(
     return [ended[place] for place in range(len(tasks))]
 
 
+def all_together(
+    tasks: Sequence[Callable[[], T]], fit: Fitter = fit_together, memory: Remembered | None = None
+) -> list[T]:
+    """As `hold_together`, where each must come to an end; the first exception is raised."""
+    answers = list[T]()
+    for answer in hold_together(tasks, fit, memory):
+        if isinstance(answer, Exception):
+            raise answer
+        answers.append(answer)
+    return answers
+
+
 def _run(task: Callable[[], T], hub: greenlet) -> T | Exception:
     """A task as a greenlet of the hub's."""
     fitter.set(partial(_ask, hub))

@@ -16,7 +16,7 @@ import torch
 
 from parties.batched import fit_together
 from parties.datasets.kept import SPLITS
-from parties.exchange import Answer, Array
+from parties.exchange import Array
 from parties.firm import Firm, Memory
 from parties.fitting import Fit, Fitted, fitter
 from server.docket import hold_docket
@@ -24,8 +24,9 @@ from server.intake import Limits
 from server.outcome import Case, Nature, Outcome, Progress, Unrecorded
 from server.transport import Sent
 from simulations.build import build, sha256
-from simulations.engines.direct import AnswerCache, Call, Direct, OneFirm, in_turn
-from simulations.engines.lockstep import Remembered, hold_together
+from simulations.engines import in_turn
+from simulations.engines.direct import AnswerCache, Direct, OneFirm
+from simulations.engines.lockstep import Remembered, all_together, hold_together
 from simulations.study import Study, study_of
 from simulations.sweeps.limits import (
     OUT_OF_MEMORY,
@@ -127,7 +128,7 @@ class _Job:
             if self._limits.together:
                 fitter.set(partial(self._waiting, fitter.get()))
             firms = {name: self._firm(firm, seed) for name, firm in study.firms.items()}
-            by_turns = _side_by_side if self._limits.together else in_turn
+            by_turns = all_together if self._limits.together else in_turn
             hold_docket(desk, Direct(firms, study.limits, ANSWERS, by_turns))
             self._outcomes[seed] = desk.outcomes
 
@@ -169,16 +170,6 @@ def _told(fault: Exception, limits: JobLimits) -> tuple[str, str]:
     if over_memory(fault):
         return OUT_OF_MEMORY, memory_words(limits.memory_gb)
     return type(fault).__name__, str(fault)
-
-
-def _side_by_side(calls: Sequence[Call]) -> list[Answer]:
-    """Several firms at once: their trainings are one batch."""
-    answers = []
-    for answer in hold_together(calls):
-        if isinstance(answer, Exception):
-            raise answer
-        answers.append(answer)
-    return answers
 
 
 def _models(key: str, seed: int) -> dict[str, dict[str, Array]]:
