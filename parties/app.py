@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from parties.exchange import Answer, Array, Fault, Request, pack, unpack
-from parties.firm import Memory
+from parties.memory import Memory
 from parties.wire import read_record, write_record
 
 log = logging.getLogger("fedpact.firm")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import MutableMapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import final
 
@@ -38,6 +37,7 @@ from parties.exchange import (
     Trained,
     Weights,
 )
+from parties.memory import Memory
 from parties.models import Model, Models
 from parties.reuse.adopt import Adopter
 from parties.reuse.checked import Checker, problems_of
@@ -48,20 +48,6 @@ from parties.training import Training, load_weights, random_seed
 
 SHAREABLE = ("models", "predictions")
 ADOPTS = ("published", "canonical", "tuned", "best", "judge")
-
-
-@final
-@dataclass(frozen=True)
-class Memory:
-    """What a firm keeps between messages. Losing it costs time, never a different answer.
-
-    Args:
-        models: name -> arrays; the firm's own model of the current seed.
-        notes: name -> text; the terms it accepted.
-    """
-
-    models: MutableMapping[str, dict[str, Array]] = field(default_factory=dict)
-    notes: MutableMapping[str, str] = field(default_factory=dict)
 
 
 @final

@@ -11,7 +11,8 @@ import numpy as np
 from parties.backbones.canonical import Canonical, Frozen
 from parties.datasets import Dataset
 from parties.exchange import Array, Declaration, Enrol, FedpactError
-from parties.firm import Firm, Memory
+from parties.firm import Firm
+from parties.memory import Memory
 from parties.partitions.iid import Iid
 from parties.reuse.features import look
 from parties.shifts.none import NoShift

@@ -36,7 +36,8 @@ from parties.exchange import (
     Terms,
     Weights,
 )
-from parties.firm import Firm, Memory
+from parties.firm import Firm
+from parties.memory import Memory
 from parties.partitions.class_blocks import ClassBlocks
 from parties.reuse.adopt import Adopter
 from parties.reuse.arm import Arm

@@ -21,7 +21,8 @@ from parties.exchange import (
     Terms,
     Trained,
 )
-from parties.firm import Firm, Memory
+from parties.firm import Firm
+from parties.memory import Memory
 from server.contracts.full_sharing import FullSharing
 from server.contracts.infer_sharing import InferSharing
 from server.contracts.no_sharing import NoSharing

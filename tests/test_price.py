@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from parties.exchange import ExchangeError, FedpactError, Query, Refusal, Terms, pack, unpack
-from parties.firm import Memory
+from parties.memory import Memory
 from server.contracts import Contract, Sharing
 from server.contracts.full_sharing import FullSharing
 from server.contracts.infer_sharing import InferSharing

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from parties.backbones.logistic import Logistic
 from parties.exchange import FedpactError, Measure, Offer, Scores, Terms, Trained, Weights
-from parties.firm import Firm, Memory
+from parties.firm import Firm
+from parties.memory import Memory
 from parties.training import Training
 from server.market import OwnCases
 from server.outcome import Outcome, Progress

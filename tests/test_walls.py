@@ -28,7 +28,7 @@ from parties.exchange import (
     Weights,
     pack,
 )
-from parties.firm import Memory
+from parties.memory import Memory
 from server.contracts.full_sharing import FullSharing
 from server.contracts.infer_sharing import InferSharing
 from server.contracts.no_sharing import NoSharing

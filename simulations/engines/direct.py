@@ -27,7 +27,7 @@ from parties.exchange import (
     Request,
     pack,
 )
-from parties.firm import Memory
+from parties.memory import Memory
 from server.intake import Limits, UnacceptableError, accept
 from server.transport import Answers, enough
 from simulations.engines import in_turn

@@ -17,8 +17,9 @@ import torch
 from parties.batched import fit_together
 from parties.datasets.kept import SPLITS
 from parties.exchange import Array
-from parties.firm import Firm, Memory
+from parties.firm import Firm
 from parties.fitting import Fit, Fitted, fitter
+from parties.memory import Memory
 from server.docket import hold_docket
 from server.intake import Limits
 from server.outcome import Case, Nature, Outcome, Progress, Unrecorded
