@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import final
 
 import numpy as np
+from sklearn.metrics import roc_auc_score
 
 from parties.backbones import Backbone
 from parties.backbones.canonical import Canonical
@@ -30,9 +31,13 @@ from parties.exchange import (
     Refusal,
     Request,
     ReuseReport,
+    Reveal,
+    Revealed,
     Scores,
     Serve,
     Served,
+    Settle,
+    Settled,
     Terms,
     Trained,
     Weights,
@@ -47,7 +52,10 @@ from parties.reuse.ledger import Ledger
 from parties.training import Training, load_weights, random_seed
 
 SHAREABLE = ("models", "predictions")
+BASELINE = "no_sharing"
+Asking = Offer | Query | Play | Serve | Measure | Reveal | Settle
 ADOPTS = ("published", "canonical", "tuned", "best", "judge")
+TELLS = ("clients", "sums")
 
 
 @final
@@ -73,6 +81,8 @@ class Firm:
         canonicalizer: how it brings its images into a pose that a published model knows.
         gate: the checks that a published model must pass, in every round, before the firm trains on
             from it or uses it; None, or a gate without checks, lets everything in.
+        tells: of what clients earned it, where it settles at home: "clients": each payoff; "sums":
+            means and a variance only.
     """
 
     name: str
@@ -87,6 +97,7 @@ class Firm:
     reuse: Judge | None = None
     gate: Gate | None = None
     canonicalizer: Canonicalization | None = None
+    tells: str = "clients"
 
     def __post_init__(self) -> None:
         self._check_judging()
@@ -110,6 +121,8 @@ class Firm:
         where = f"parties.{self.name}"
         if self.adopts not in ADOPTS:
             raise FedpactError(f"{where}.adopts is {self.adopts!r}; legal are {', '.join(ADOPTS)}.")
+        if self.tells not in TELLS:
+            raise FedpactError(f"{where}.tells is {self.tells!r}; legal are {', '.join(TELLS)}.")
         number = isinstance(self.kept_back, int | float) and not isinstance(self.kept_back, bool)
         if not number or not 0 <= self.kept_back <= 0.5:
             raise FedpactError(
@@ -173,10 +186,14 @@ class Firm:
                 return self._serve(request, memory)
             case Measure():
                 return self._measure(request, memory)
+            case Reveal():
+                return Revealed(*self.dataset.outcomes(request.seed, "validation"))
+            case Settle():
+                return self._settle(request, memory)
 
     # --------------------------------------------------------------------- the firm's wall
 
-    def _objection(self, request: Offer | Query | Play | Serve | Measure, memory: Memory) -> str:
+    def _objection(self, request: Asking, memory: Memory) -> str:
         """Why the firm will not answer, or ""."""
         terms = request.terms
         for kind in SHAREABLE:
@@ -281,6 +298,43 @@ class Firm:
             opinions.append(told.probs)
         classes = self.backbone.decide(self.training, cases.features, opinions)
         return Served(cases.ids, classes, passes)
+
+    def _settle(self, settle: Settle, memory: Memory) -> Settled:
+        """What clients earned it; what they turned out to be stays here."""
+        ids, classes = self.dataset.outcomes(settle.seed, settle.part)
+        if len(classes) != len(settle.actions):
+            raise FedpactError(
+                f"{self.name} has {len(classes)} {settle.part} clients and was told of "
+                f"{len(settle.actions)} actions."
+            )
+        earned = settle.earned(classes)
+        key = f"earned/{settle.seed}"
+        if settle.terms.contract == BASELINE:
+            memory.models[key] = {"payoffs": earned}
+        told = self.tells == "clients"
+        if not told and key not in memory.models:
+            raise FedpactError(
+                f"{self.name} tells sums only, and has settled nothing under {BASELINE} yet to "
+                f"compare with. Hold {BASELINE} first in every seed."
+            )
+        gain = earned - memory.models[key]["payoffs"] if key in memory.models else 0 * earned
+        split = self.dataset.split(settle.seed)
+        parts = (split.training, split.validation, split.contested, split.common)
+        both = len(np.unique(classes)) == 2
+        return Settled(
+            cases=len(earned),
+            population=sum(len(part.ids) for part in parts if part is not None),
+            payoff=float(earned.mean()),
+            gain=float(gain.mean()),
+            variance=float(gain.var(ddof=1)) if len(gain) > 1 else 0.0,
+            ids=ids if told else None,
+            payoffs=earned if told else None,
+            scores={
+                name: float(roc_auc_score(classes, scores))
+                for name, scores in settle.scored.items()
+                if both
+            },
+        )
 
     def _measure(self, measure: Measure, memory: Memory) -> Scores:
         cases = self.dataset.split(measure.seed).held_out

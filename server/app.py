@@ -10,16 +10,24 @@ from flwr.serverapp import Grid, ServerApp
 
 from server.docket import Docket as Docket
 from server.docket import hold_docket
-from server.transport import Transport
+from server.transport import Apart, Transport
 
 
-def server_app(docket_of: Callable[[Context], Docket]) -> ServerApp:
-    """A ServerApp that holds the sessions of the docket that `docket_of` finds."""
+def server_app(
+    docket_of: Callable[[Context], Docket],
+    apart_of: Callable[[Context], Apart | None] = lambda context: None,
+) -> ServerApp:
+    """A ServerApp that holds the sessions of the docket that `docket_of` finds.
+
+    Args:
+        apart_of: what is added where the firms are real ones.
+    """
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         with closing(docket_of(context)) as docket:
-            hold_docket(docket, Transport(grid, docket.firms, docket.limits, docket.audit))
+            apart = apart_of(context)
+            hold_docket(docket, Transport(grid, docket.firms, docket.limits, docket.audit, apart))
 
     return app

@@ -8,8 +8,9 @@ from typing import Protocol
 
 from parties.exchange import Declaration, Request
 from server.intake import Limits
-from server.outcome import Case, Nature, Outcome, Progress, Record
+from server.outcome import Case, Outcome, Progress, Record
 from server.session import hold_session
+from server.settling import Settling
 from server.transport import Answers, Sent
 
 
@@ -18,10 +19,14 @@ class Docket(Record, Protocol):
 
     firms: tuple[str, ...]
     limits: Limits
-    nature: Nature
+    settling: Settling
 
     def pending(self) -> Iterator[Case]:
         """Sessions still to hold, in order: seed by seed, contract by contract."""
+        ...
+
+    def enrolled(self, declared: Mapping[str, Declaration]) -> None:
+        """Check what the firms declare for a seed; raises a FedpactError where it does not fit."""
         ...
 
     def audit(self, sent: Sent) -> None:
@@ -55,6 +60,7 @@ def hold_docket(docket: Docket, operator: Operator) -> None:
     for case in docket.pending():
         if case.seed != enrolled:
             declared = dict(operator.enrol(case.seed))
+            docket.enrolled(declared)
             enrolled = case.seed
         case = replace(
             case,
@@ -62,4 +68,4 @@ def hold_docket(docket: Docket, operator: Operator) -> None:
             riders=tuple(n for n, d in sorted(declared.items()) if not d.contributes),
         )
         begin = docket.progress(case)
-        docket.file(hold_session(case, operator.ask, docket.nature, docket, begin))
+        docket.file(hold_session(case, operator.ask, docket.settling, docket, begin))

@@ -23,9 +23,13 @@ from parties.exchange import (
     Query,
     Refusal,
     Request,
+    Reveal,
+    Revealed,
     Scores,
     Serve,
     Served,
+    Settle,
+    Settled,
     Trained,
     Weights,
 )
@@ -39,6 +43,8 @@ EXPECTED: dict[type, type] = {
     Play: Actions,
     Serve: Served,
     Measure: Scores,
+    Reveal: Revealed,
+    Settle: Settled,
 }
 
 
@@ -107,6 +113,11 @@ def accept(request: Request, answer: Answer, known: Declaration | None, limits: 
             _length(len(answer.ids), known.contested, "actions")
         case Served():
             _length(len(answer.ids), known.common, "answers")
+        case Revealed():
+            _length(len(answer.ids), known.validation, "true classes")
+        case Settled():
+            assert isinstance(request, Settle)
+            _settled(request, answer, known)
         case Scores():
             _length(answer.cases, known.held_out, "scored cases")
             assert isinstance(request, Measure)
@@ -196,6 +207,29 @@ def _predictions(request: Request, answer: Predictions, known: Declaration) -> N
     _length(len(answer.ids), getattr(known, request.part), "predictions")
     # Of common clients a firm may tell of any number of classes, or of poses.
     _probabilities(answer.probs, None if request.part == "common" else 2)
+
+
+def _settled(request: Settle, answer: Settled, known: Declaration) -> None:
+    """What a firm says it earned can be earned with its actions, and is of all of its clients."""
+    _length(answer.cases, getattr(known, request.part), "settled clients")
+    odd = sorted(set(answer.scores) - set(request.scored))
+    if odd:
+        raise UnacceptableError(f"told scores that nobody asked for: {', '.join(odd)}")
+    right_or_wrong = np.tile([0.0, 1.0], (len(request.actions), 1))
+    worth = right_or_wrong if request.worth is None else request.worth[request.actions]
+    legal = request.shares[:, None] * worth
+    low, high = float(legal.min(1).mean()), float(legal.max(1).mean())
+    slack = 1e-9 * max(1.0, abs(low), abs(high))
+    if not low - slack <= answer.payoff <= high + slack:
+        raise UnacceptableError(
+            f"says it earned {answer.payoff:g} a client; its actions earn {low:g} to {high:g}"
+        )
+    if answer.payoffs is None:
+        return
+    if not np.all((answer.payoffs[:, None] == legal).any(1)):
+        raise UnacceptableError("says it earned of a client what its action cannot earn")
+    if abs(float(answer.payoffs.mean()) - answer.payoff) > slack:
+        raise UnacceptableError("told payoffs whose mean is not the one that it told")
 
 
 def _probabilities(probs: Array, classes: int | None) -> None:

@@ -91,8 +91,14 @@ class Contest(Market):
     def settle(self, actions: tuple[Array, Array], labels: Array) -> tuple[Array, Array]:
         """Both firms' payoffs (n,), for their actions (n,) on clients of true class (n,)."""
         one, two = actions
-        share = np.where(one == two, self.gamma, 1.0)
+        share = self.shares(actions)
         return share * self.payoff[one, labels], share * self.payoff[two, labels]
+
+    def shares(self, actions: tuple[Array, Array]) -> Array:
+        """How much of each client's worth comes to a firm, (n,), for both firms' actions (n,)."""
+        one, two = actions
+        share: Array = np.where(one == two, self.gamma, 1.0)
+        return share
 
 
 def after_price(earned: Array, price: float) -> Array:

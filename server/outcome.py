@@ -217,7 +217,8 @@ class Summary:
         payoff: minus the mean log loss of the model it would use, nats.
         gain: payoff minus that of its own model, on the same cases.
         variance: of the gain over the cases.
-        adopted: the model it would use: "own", "published" or "last" (the last aggregate).
+        adopted: the model it would use: "own", "published" or "last" (the last aggregate); "" where
+            it served clients with what the contract gave it.
         cost: of training, a case, in the payoff's unit; payoff and gain are before it.
     """
 
@@ -238,14 +239,16 @@ class Outcome:
     Args:
         ids, payoffs: firm -> contested or common clients (n,) and what each earned it (n,), after
             the contract's price.
-        summaries: firm -> its own cases, where firms have no clients in common.
+        summaries: firm -> its own cases, where firms have no clients in common; or its clients, of
+            a firm that tells sums only.
         predicted: firm -> exact payoff of the strategies played, in the measured joint table, after
             the contract's price.
         declined: firms that refused the contract; then payoffs are those of no deal.
         excluded: firms whose update was not used in some round, with the reason.
         riders: free riders: firms that trained on nothing for the others.
         models: name -> weights that crossed, as they were last published.
-        table: measured P(t, s1, s2) on the validation part, where firms contest clients.
+        table: measured P(t, s1, s2) on the validation part, where firms contest clients; clients:
+            those (n,) that it was measured on.
         belief: the table the firms acted on.
         maps: both firms' action maps on pairs of signals.
         scores: name of a score -> value.
@@ -262,6 +265,7 @@ class Outcome:
     riders: tuple[str, ...] = ()
     models: Mapping[str, Weights] = field(default_factory=dict)
     table: Array | None = None
+    clients: Array | None = None
     belief: Array | None = None
     maps: tuple[Array, Array] | None = None
     scores: Mapping[str, float] = field(default_factory=dict)

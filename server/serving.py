@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from parties.exchange import Array, FedpactError, Predictions, Query, Serve, Served, Terms
 from server.market import CommonClients
-from server.outcome import Case, Nature, Outcome, Progress
+from server.outcome import Case, Outcome, Progress
 from server.rounds import Ask, barred
+from server.settling import Settling
 
 
-def serve(case: Case, terms: Terms, ask: Ask, nature: Nature, progress: Progress) -> Outcome:
+def serve(case: Case, terms: Terms, ask: Ask, settling: Settling, progress: Progress) -> Outcome:
     """Every firm gives every common client a class, with what the contract lets it have.
 
     Where predictions are shared, firms first predict with their own models; each then gets what all
@@ -21,12 +24,12 @@ def serve(case: Case, terms: Terms, ask: Ask, nature: Nature, progress: Progress
     assert isinstance(market, CommonClients)
     without = barred(case, progress)
     sharing = [name for name in case.firms if name not in without]
-    ids, truth = nature(case.seed, "common")
     told: dict[str, Predictions] = {}
     if terms.predictions:
         query = Query(terms, case.seed, "common")
         answers = ask(dict.fromkeys(sharing, query))
         told = {n: a for n, a in sorted(answers.usable.items()) if isinstance(a, Predictions)}
+        ids = settling.expected(case, "common", {name: p.ids for name, p in told.items()})
         for name, predictions in told.items():
             same_clients(predictions.ids, ids, name)
     alone = Terms("no_sharing", models=False, predictions=False)
@@ -46,20 +49,22 @@ def serve(case: Case, terms: Terms, ask: Ask, nature: Nature, progress: Progress
     served = {n: a for n, a in sorted(answers.usable.items()) if isinstance(a, Served)}
     passes = dict(progress.passes) if terms.models else {}
     costs = market.costs(passes, sharing if terms.models else ())
-    payoffs = {}
+    ids = settling.expected(case, "common", {name: a.ids for name, a in served.items()})
     for name, answer in served.items():
         same_clients(answer.ids, ids, name)
-        cost = costs.get(name, 0.0) + market.price(answer.own_passes)
-        payoffs[name] = (answer.classes == truth) - cost
+    given = {name: answer.classes for name, answer in served.items()}
+    bill = settling.bill(case, terms, ask, given, {})
+    for name, answer in served.items():
+        costs[name] = costs.get(name, 0.0) + market.price(answer.own_passes)
+    right = {name: float(np.mean(paid)) for name, paid in bill.payoffs.items()}
+    right |= {name: told.payoff for name, told in bill.summaries.items()}
     return Outcome(
         seed=case.seed,
         contract=terms.contract,
-        ids=dict.fromkeys(served, ids),
-        payoffs=payoffs,
-        scores={
-            f"accuracy.{name}": float(np.mean(answer.classes == truth))
-            for name, answer in served.items()
-        },
+        ids=dict.fromkeys(bill.payoffs, ids),
+        payoffs={name: paid - costs[name] for name, paid in bill.payoffs.items()},
+        summaries={n: replace(told, cost=costs[n]) for n, told in bill.summaries.items()},
+        scores={f"accuracy.{name}": share for name, share in sorted(right.items())},
     )
 
 

@@ -29,7 +29,6 @@ from server.market import Contest, OwnCases, after_price
 from server.outcome import (
     Adoption,
     Case,
-    Nature,
     Objection,
     Outcome,
     Progress,
@@ -40,6 +39,7 @@ from server.outcome import (
 from server.rounds import Ask, barred, hold_rounds, no_deal
 from server.scores import auc, stacked
 from server.serving import same_clients, serve
+from server.settling import Settling
 from server.transport import Answers
 
 Kind = TypeVar("Kind")
@@ -48,7 +48,7 @@ Kind = TypeVar("Kind")
 def hold_session(
     case: Case,
     ask: Ask,
-    nature: Nature,
+    settling: Settling,
     record: Record | None = None,
     begin: Progress | None = None,
 ) -> Outcome:
@@ -57,7 +57,7 @@ def hold_session(
     Args:
         case: what is held.
         ask: puts questions to the firms.
-        nature: reveals true classes to the market.
+        settling: how it comes out what clients turned out to be.
         record: told of what happens as it happens.
         begin: what an interrupted session had come to.
     """
@@ -71,13 +71,13 @@ def hold_session(
     }
     if no_deal(case, barred(case, progress)):
         # Too few are left to share with: all go on as if nothing had been offered.
-        alone = hold_session(replace(case, contract=NoSharing()), ask, nature)
+        alone = hold_session(replace(case, contract=NoSharing()), ask, settling)
         return replace(alone, contract=case.contract.name, **fates)
     match case.market.clients:
         case "contested":
-            outcome = _contest(case, terms, ask, nature, updates)
+            outcome = _contest(case, terms, ask, settling, updates)
         case "common":
-            outcome = serve(case, terms, ask, nature, progress)
+            outcome = serve(case, terms, ask, settling, progress)
         case _:
             outcome = _own_cases(case, terms, ask, notes, progress)
     published = progress.state.published
@@ -92,14 +92,14 @@ def hold_session(
 
 
 def _contest(
-    case: Case, terms: Terms, ask: Ask, nature: Nature, updates: Mapping[str, Weights]
+    case: Case, terms: Terms, ask: Ask, settling: Settling, updates: Mapping[str, Weights]
 ) -> Outcome:
     """Measure the joint table, solve the game on what the firms may know, act, settle."""
     market = case.market
     assert isinstance(market, Contest)
     first, second = case.firms
-    validation = _predictions(case, terms, ask, "validation", nature)
-    labels = nature(case.seed, "validation")[1]
+    validation = _predictions(case, terms, ask, "validation", settling)
+    labels = settling.classes(case, terms, ask, validation[0].ids)
     edges = [case.play.edges(p.probs[:, 1], market) for p in validation]
     signals = [np.digitize(p.probs[:, 1], e) for p, e in zip(validation, edges, strict=True)]
     table = joint_table(labels, signals[0], signals[1], len(edges[0]) + 1, len(edges[1]) + 1)
@@ -108,7 +108,7 @@ def _contest(
 
     shown: tuple[Predictions | None, Predictions | None] = (None, None)
     if terms.predictions:
-        shown = _predictions(case, terms, ask, "contested", nature)
+        shown = _predictions(case, terms, ask, "contested", settling)
     requests = {
         first: Play(
             terms,
@@ -127,36 +127,46 @@ def _contest(
             rival_model=updates.get(first),
         ),
     }
-    ids, truth = nature(case.seed, "contested")
     answers = ask(requests, len(case.firms))
-    actions = (_of(answers, first, Actions), _of(answers, second, Actions))
-    for name, acted in zip(case.firms, actions, strict=True):
-        same_clients(acted.ids, ids, name)
-    earned = np.stack(market.settle((actions[0].actions, actions[1].actions), truth))
-    exact = payoffs(table, maps, market.payoff, market.gamma)
-    earned, exact = (after_price(paid, terms.price) for paid in (earned, exact))
+    acted = {name: _of(answers, name, Actions) for name in case.firms}
+    ids = settling.expected(case, "contested", {name: a.ids for name, a in acted.items()})
+    for name, answer in acted.items():
+        same_clients(answer.ids, ids, name)
+    bill = settling.bill(
+        case,
+        terms,
+        ask,
+        {name: answer.actions for name, answer in acted.items()},
+        _scored(case, validation, labels, shown),
+    )
+    exact = after_price(payoffs(table, maps, market.payoff, market.gamma), terms.price)
+    price = {first: terms.price, second: -terms.price}  # what each is paid
     return Outcome(
         seed=case.seed,
         contract=terms.contract,
-        ids=dict.fromkeys(case.firms, ids),
-        payoffs=dict(zip(case.firms, earned, strict=True)),
+        ids=dict.fromkeys(bill.payoffs, ids),
+        payoffs={n: paid + price[n] if terms.price else paid for n, paid in bill.payoffs.items()},
+        summaries={n: replace(told, cost=-price[n]) for n, told in bill.summaries.items()},
         predicted={name: float(exact[i]) for i, name in enumerate(case.firms)},
         table=table,
+        clients=validation[0].ids,
         belief=belief,
         maps=maps,
-        scores=_auc_scores(case.firms, validation, labels, shown, truth) if case.scored else {},
+        scores={**_validation_scores(case, validation, labels), **bill.scores},
     )
 
 
 def _predictions(
-    case: Case, terms: Terms, ask: Ask, part: str, nature: Nature
+    case: Case, terms: Terms, ask: Ask, part: str, settling: Settling
 ) -> tuple[Predictions, Predictions]:
     query = Query(terms, case.seed, part)
     answers = ask(dict.fromkeys(case.firms, query), len(case.firms))
-    pair = tuple(_of(answers, name, Predictions) for name in case.firms)
-    for name, predictions in zip(case.firms, pair, strict=True):
-        same_clients(predictions.ids, nature(case.seed, part)[0], name)
-    return pair[0], pair[1]
+    told = {name: _of(answers, name, Predictions) for name in case.firms}
+    ids = settling.expected(case, part, {name: p.ids for name, p in told.items()})
+    for name, predictions in told.items():
+        same_clients(predictions.ids, ids, name)
+    first, second = case.firms
+    return told[first], told[second]
 
 
 def _rule(edges: Array, rival_edges: Array, actions: Array, shared: bool) -> DecisionRule:
@@ -166,24 +176,31 @@ def _rule(edges: Array, rival_edges: Array, actions: Array, shared: bool) -> Dec
     return DecisionRule(edges, np.empty(0), actions[:, 0])
 
 
-def _auc_scores(
-    firms: tuple[str, ...],
+def _validation_scores(
+    case: Case, validation: tuple[Predictions, Predictions], labels: Array
+) -> dict[str, float]:
+    """How well both firms' models rank the validation clients."""
+    if not case.scored:
+        return {}
+    pairs = zip(case.firms, validation, strict=True)
+    return {f"auc_validation.{name}": auc(labels, p.probs[:, 1]) for name, p in pairs}
+
+
+def _scored(
+    case: Case,
     validation: tuple[Predictions, Predictions],
     labels: Array,
     contested: tuple[Predictions | None, Predictions | None],
-    truth: Array,
-) -> dict[str, float]:
-    scores = {
-        f"auc_validation.{name}": auc(labels, p.probs[:, 1])
-        for name, p in zip(firms, validation, strict=True)
-    }
+) -> dict[str, Array]:
+    """Scores of contested clients by which the models are judged, where predictions are shared."""
     one, two = contested
-    if one is None or two is None:
-        return scores
-    for name, p in zip(firms, (one, two), strict=True):
-        scores[f"auc_contested.{name}"] = auc(truth, p.probs[:, 1])
-    both = stacked(validation, labels, (one, two))
-    return scores | {"auc_contested.stacked": auc(truth, both)}
+    if one is None or two is None or not case.scored:
+        return {}
+    scores = {
+        f"auc_contested.{name}": p.probs[:, 1]
+        for name, p in zip(case.firms, (one, two), strict=True)
+    }
+    return scores | {"auc_contested.stacked": stacked(validation, labels, (one, two))}
 
 
 # --------------------------------------------------------------- every firm serves its own

@@ -6,7 +6,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import final
+from functools import partial
+from typing import Protocol, final
 from uuid import uuid4
 
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -30,6 +31,7 @@ from parties.exchange import (
 )
 from parties.wire import read_record, write_record
 from server.intake import Limits, UnacceptableError, accept
+from server.patience import Patience
 
 log = logging.getLogger("fedpact")
 
@@ -103,6 +105,36 @@ def enough(answers: Answers, least: int) -> Answers:
     return answers
 
 
+class Seals(Protocol):
+    """How models that cross are signed (`simulations.deploy.seals`, in practice)."""
+
+    def put(self, request: Request) -> Request:
+        """The request, with every model that it carries signed."""
+        ...
+
+    def check(self, request: Request, answer: Answer, name: str) -> None:
+        """Raises an UnacceptableError where a firm's model is not signed by it."""
+        ...
+
+
+@final
+@dataclass(frozen=True)
+class Apart:
+    """What a deployment adds: firms are on machines of their own, and need not be believed.
+
+    Args:
+        study: sha256 of the study, which every firm compares with the one that it agreed to.
+        firm_of: the grid -> node id -> the firm whose key that node has.
+        seals: how models that cross are signed.
+        patience: when a firm is asked again.
+    """
+
+    study: str
+    firm_of: Callable[[Grid], Mapping[int, str]]
+    seals: Seals
+    patience: Patience = field(default_factory=Patience)
+
+
 class Transport:
     """The operator's way to its firms.
 
@@ -111,6 +143,7 @@ class Transport:
         firms: the names expected; nobody else is heard.
         limits: bounds of what is accepted and of the wait.
         audit: told of every message, sender to receiver.
+        apart: what a deployment adds; None: a simulation.
     """
 
     def __init__(
@@ -119,6 +152,7 @@ class Transport:
         firms: tuple[str, ...],
         limits: Limits,
         audit: Callable[[Sent], None] = lambda sent: None,
+        apart: Apart | None = None,
     ) -> None:
         self._grid, self.firms, self._limits, self._audit = (
             grid,
@@ -126,6 +160,7 @@ class Transport:
             limits,
             audit,
         )
+        self._apart = apart
         self._run = uuid4().hex[:12]
         self._nodes: dict[str, int] = {}
         self._declared: dict[str, Declaration] = {}
@@ -163,9 +198,13 @@ class Transport:
 
     def _enrol_once(self, seed: int, deadline: float) -> Answers:
         nodes = sorted(self._grid.get_node_ids())
+        if self._apart is not None and self._nodes:
+            # Who is known is waited for, though it may be away right now.
+            nodes = sorted({*nodes, *self._nodes.values()})
+        keys = {} if self._apart is None else self._apart.firm_of(self._grid)
         # Who is behind a node is not known yet: nodes are numbered until they say their name.
         numbered = {f"{NODE}{place:04}": node for place, node in enumerate(nodes)}
-        question = Enrol(seed)
+        question = Enrol(seed, "" if self._apart is None else self._apart.study)
         raw = self._deliver(numbered, dict.fromkeys(numbered, question), deadline)
         found = Answers(faulty=raw.faulty, silent=raw.silent, refused=raw.refused)
         self._nodes = {}
@@ -173,7 +212,12 @@ class Transport:
             answer = raw.usable.get(number)
             if not isinstance(answer, Declaration):
                 continue
-            if answer.firm not in self.firms:
+            if self._apart is not None and keys.get(node) != answer.firm:
+                found.faulty[number] = (
+                    f"says it is {answer.firm}, and its key is that of {keys.get(node, 'nobody')}"
+                )
+                log.warning("a node is not heard: it %s", found.faulty[number])
+            elif answer.firm not in self.firms:
                 found.faulty[answer.firm] = "is not a firm of this study"
             elif answer.firm in found.usable:
                 raise TooFewFirmsError(f"Two nodes say they are {answer.firm}. Stop one of them.")
@@ -200,7 +244,7 @@ class Transport:
     def _deliver(
         self, nodes: Mapping[str, int], requests: Mapping[str, Request], deadline: float
     ) -> Answers:
-        messages, asked = [], {}
+        asked, make = {}, dict[str, Callable[[], Message]]()
         # One record a distinct question: engines send a broadcast's arrays once.
         records: dict[int, tuple[Packed, RecordDict]] = {}
         for name in sorted(requests):
@@ -208,20 +252,24 @@ class Transport:
             if id(request) not in records:
                 records[id(request)] = self._record(request)
             packed, content = records[id(request)]
-            messages.append(Message(content, nodes[name], _verb(request)))
+            make[name] = partial(Message, content, nodes[name], _verb(request))
             asked[nodes[name]] = name
             self._audit(_sent(request, packed, OPERATOR, name))
+        if self._apart is not None:
+            found = self._apart.patience.replies(self._grid, make, deadline)
+            return self._collect(sorted(found.items()), requests)
         wait = max(deadline - time.monotonic(), 0.1)
+        messages = [question() for question in make.values()]
         replies = list(self._grid.send_and_receive(messages, timeout=wait)) if messages else []
-        return self._collect(asked, requests, replies)
+        named = [(asked.get(reply.metadata.src_node_id, ""), reply) for reply in replies]
+        return self._collect(sorted(named, key=lambda pair: pair[0]), requests)
 
     def _collect(
-        self, asked: Mapping[int, str], requests: Mapping[str, Request], replies: list[Message]
+        self, replies: list[tuple[str, Message]], requests: Mapping[str, Request]
     ) -> Answers:
         answers = Answers()
-        for reply in sorted(replies, key=lambda r: asked.get(r.metadata.src_node_id, "")):
-            name = asked.get(reply.metadata.src_node_id)
-            if name is None or name in answers.usable:
+        for name, reply in replies:
+            if not name or name in answers.usable:
                 log.warning("a reply nobody waits for was dropped (%s)", name or "unknown node")
                 continue
             if reply.has_error():
@@ -255,10 +303,12 @@ class Transport:
             raise UnacceptableError(f"sent a request ({packed.kind}) as an answer")
         sender = answer.firm if isinstance(answer, Declaration) else name
         self._audit(_sent(request, packed, sender, OPERATOR))
+        if self._apart is not None:
+            self._apart.seals.check(request, answer, name)
         return accept(request, answer, self._declared.get(name), self._limits)
 
     def _record(self, request: Request) -> tuple[Packed, RecordDict]:
-        packed = pack(request)
+        packed = pack(request if self._apart is None else self._apart.seals.put(request))
         content = write_record(packed)
         content["tag"] = ConfigRecord({"tag": self._tag(request)})
         return packed, content

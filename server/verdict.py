@@ -256,6 +256,7 @@ def _firm_verdict(held: Sequence[Outcome], firm: str, gain: Interval | None) -> 
         return FirmVerdict(payoff, predicted, math.nan, nan, "undecided", None, 0, reason)
     decision = "refuses" if refusal else gain.decision
     away = sorted({name for o in held for name in o.declined})
+    summaries = [o.summaries[firm] for o in held if firm in o.summaries]
     no_deal = f"no deal: {', '.join(away)} declined" if away else ""
     return FirmVerdict(
         payoff=payoff,
@@ -266,7 +267,7 @@ def _firm_verdict(held: Sequence[Outcome], firm: str, gain: Interval | None) -> 
         needed=gain.needed,
         clients=gain.clients,
         reason=refusal or no_deal or _reason(gain),
-        adopted=Counter(o.summaries[firm].adopted for o in held if firm in o.summaries),
+        adopted=Counter(told.adopted for told in summaries if told.adopted),
     )
 
 

@@ -91,7 +91,7 @@ def conclude(study: Study, folder: RunFolder) -> dict[str, Any]:
                 "operator_sees": list(
                     study.contracts[name]
                     .terms(study.strategy.rounds)
-                    .operator_sees(study.market.clients)
+                    .operator_sees(study.market.clients, study.tells)
                 ),
             }
             for name, contract in verdicts.items()
@@ -170,8 +170,8 @@ def _write_payoffs(outcomes: list[Outcome], firms: tuple[str, ...], folder: RunF
             payoff = mean_payoff([outcome], firm)
             if math.isnan(payoff):
                 continue
-            cases = outcome.summaries[firm].cases if outcome.summaries else None
-            clients = len(outcome.payoffs[firm]) if cases is None else cases
+            told = outcome.summaries.get(firm)
+            clients = len(outcome.payoffs[firm]) if told is None else told.cases
             base = mean_payoff([alone[outcome.seed]], firm)
             gain = "" if math.isnan(base) else payoff - base
             predicted = outcome.predicted.get(firm, "")

@@ -8,11 +8,11 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import IO, Any, final
 
+from parties.exchange import Declaration
 from server.intake import Limits
 from server.outcome import (
     Adoption,
     Case,
-    Nature,
     Objection,
     Outcome,
     Progress,
@@ -20,6 +20,7 @@ from server.outcome import (
     Spent,
     Step,
 )
+from server.settling import Settling
 from server.transport import Sent
 from simulations.results import RunFolder, write_whole
 from simulations.study import Study
@@ -42,7 +43,7 @@ class RunDocket:
         self._study, self._folder = study, folder
         self.firms: tuple[str, ...] = study.names
         self.limits: Limits = study.limits
-        self.nature: Nature = study.nature
+        self.settling: Settling = study.settling
         cases = list(study.cases())
         self._done = {c.name for c in cases if folder.load(c.name) is not None}
         begun = {c.name: folder.progress(c.name) for c in cases if c.name not in self._done}
@@ -65,6 +66,9 @@ class RunDocket:
                 log.info("seed %d: %s", case.seed, case.contract.name)
                 self._session = case.name
                 yield case
+
+    def enrolled(self, declared: Mapping[str, Declaration]) -> None:
+        self._study.check_declared(declared)
 
     def audit(self, sent: Sent) -> None:
         # A session may ask under other terms than its own: without a deal, it is no_sharing's.

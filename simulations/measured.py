@@ -50,11 +50,11 @@ def measure(study: Study, outcomes: Sequence[Outcome]) -> Measured | None:
     """The measured table; None where firms contest no clients, or signals differ between seeds."""
     if not study.market.contested:
         return None
-    held = [o for o in outcomes if o.contract == BASELINE and o.table is not None]
+    held = [o for o in outcomes if o.contract == BASELINE]
     tables = [o.table for o in held if o.table is not None]
-    if not tables or len({t.shape for t in tables}) > 1:
+    ids = [o.clients for o in held if o.clients is not None]
+    if not tables or len(tables) != len(ids) or len({t.shape for t in tables}) > 1:
         return None
-    ids = [study.nature(o.seed, "validation")[0] for o in held]
     counts = [np.rint(t * len(i)) for t, i in zip(tables, ids, strict=True)]
     return Measured(np.sum(counts, axis=0), len(np.unique(np.concatenate(ids))))
 

@@ -226,7 +226,7 @@ def _split_outcome(outcome: Outcome) -> tuple[dict[str, Array], dict[str, Any]]:
     for firm in outcome.payoffs:
         arrays[f"ids/{firm}"] = np.ascontiguousarray(outcome.ids[firm])
         arrays[f"payoffs/{firm}"] = np.ascontiguousarray(outcome.payoffs[firm])
-    for name in ("table", "belief"):
+    for name in ("table", "clients", "belief"):
         value = getattr(outcome, name)
         if value is not None:
             arrays[name] = np.ascontiguousarray(value)
@@ -258,6 +258,7 @@ def _join_outcome(arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> Outc
         riders=tuple(facts["riders"]),
         models={},
         table=arrays.get("table"),
+        clients=arrays.get("clients"),
         belief=arrays.get("belief"),
         maps=None if maps is None else (maps[0], maps[1]),
         scores=facts["scores"],

@@ -22,12 +22,14 @@ from server.market import Market
 from server.outcome import Case
 from server.participation import Participation
 from server.play import Play
+from server.settling import AtHome, ByMarket, Settling
 from server.strategies import Strategy
 from server.verdict import BASELINE, CONFIDENCE
 from simulations.build import build
 from simulations.mistakes import did_you_mean
 
 PARTS = ("market", "play", "strategy", "participation", "limits")
+SETTLES = ("market", "firms")
 
 
 @final
@@ -43,6 +45,10 @@ class Study:
         market, play, strategy, participation, limits: the operator's rules.
         watch: every firm scores the published model after each round.
         confidence: level of the verdict's intervals.
+        settles: who knows what clients turned out to be: "market" (it is told to the operator),
+            "firms" (each settles its own payoffs at home, and tells what it tells of them).
+        away: the firms and their data are elsewhere: what can be known of them only there is not
+            checked here, and only they can settle.
     """
 
     name: str
@@ -56,6 +62,8 @@ class Study:
     limits: Limits
     watch: bool = False
     confidence: float = CONFIDENCE
+    settles: str = "market"
+    away: bool = False
 
     def __post_init__(self) -> None:
         _check_seeds(self.seeds)
@@ -85,6 +93,7 @@ class Study:
         self.strategy.check(self.participation.count(count))
         self.strategy.check_names(self.names)
         self._check_prices()
+        self._check_settling()
         match self.market.clients:
             case "contested":
                 self._check_contest(count)
@@ -113,6 +122,20 @@ class Study:
                     watch=self.watch,
                 )
 
+    @property
+    def settling(self) -> Settling:
+        """How it comes out what clients turned out to be."""
+        at_home = self.away or self.settles == "firms"
+        return AtHome() if at_home else ByMarket(self.nature)
+
+    @property
+    def tells(self) -> str:
+        """What firms that settle at home tell of it; "" where the market settles."""
+        if not isinstance(self.settling, AtHome):
+            return ""
+        kinds = {firm.tells for firm in self.firms.values()}
+        return kinds.pop() if len(kinds) == 1 else "either"
+
     def nature(self, seed: int, part: str) -> tuple[Array, Array]:
         """What is true of the clients of a part; the firms contest the same ones."""
         return self._anyone.outcomes(seed, part)
@@ -127,7 +150,9 @@ class Study:
         return found
 
     def hashes(self) -> dict[str, str]:
-        """File -> sha256 of all data that the firms read."""
+        """File -> sha256 of all data that the firms read (nothing, of firms elsewhere)."""
+        if self.away:
+            return {}
         found = {k: v for name in self.names for k, v in self.firms[name].dataset.hashes().items()}
         for frozen in self._frozen:
             found |= frozen.hashes()
@@ -153,6 +178,29 @@ class Study:
                     f"not say who would pay whom. Set contract.{name}.price=0, or use market=loans."
                 )
 
+    def _check_settling(self) -> None:
+        """Sums are told where firms settle at home, and compared with no sharing there."""
+        if self.settles not in SETTLES:
+            raise FedpactError(
+                f"study.settles is {self.settles!r}; legal are {', '.join(SETTLES)}."
+            )
+        if self.settles == "firms" and self.market.clients == "own":
+            raise FedpactError(
+                "study.settles is firms; where each firm serves its own cases it always settles at "
+                "home. Leave it at market."
+            )
+        sums = sorted(name for name, firm in self.firms.items() if firm.tells == "sums")
+        if sums and not isinstance(self.settling, AtHome):
+            raise FedpactError(
+                f"parties.{sums[0]}.tells is sums, but the market settles. Use study.settles=firms."
+            )
+        if isinstance(self.settling, AtHome) and next(iter(self.contracts)) != BASELINE:
+            raise FedpactError(
+                f"study.contracts begins with {next(iter(self.contracts))}; where firms settle at "
+                f"home each compares with what it earned under {BASELINE}, which is held first. "
+                f"Write study.contracts=[{BASELINE},...]"
+            )
+
     def _check_contest(self, count: int) -> None:
         if count != 2:
             raise FedpactError(
@@ -177,6 +225,8 @@ class Study:
                     "where firms contest clients no common model is published. Leave them at "
                     "published and true, or use market=own_cases."
                 )
+        if self.away:
+            return
         one, two = (self.firms[n].dataset.outcomes(self.seeds[0], "contested") for n in self.names)
         if not np.array_equal(one[0], two[0]):
             raise FedpactError(
@@ -186,6 +236,8 @@ class Study:
 
     def _check_apart(self) -> None:
         """Firms that divide one pool must divide it in the same way."""
+        if self.away:
+            return
         pools: dict[str, dict[int, str]] = {}
         for name in self.names:
             firm = self.firms[name]
@@ -271,7 +323,7 @@ class Study:
                     f"model; strategy {type(self.strategy).__name__} sends none. Use "
                     "strategy=donor, or adopts=best."
                 )
-            if firm.dataset.split(self.seeds[0]).held_out is None:
+            if not self.away and firm.dataset.split(self.seeds[0]).held_out is None:
                 raise FedpactError(
                     f"parties.{name}.dataset has no held-out cases of its own. Use market=loans."
                 )
@@ -292,6 +344,8 @@ class Study:
                 "study.watch is true; under market=common_clients no round's model is scored. Set "
                 "study.watch=false, or use market=own_cases."
             )
+        if self.away:
+            return
         first = self.names[0]
         asked = self.firms[first].dataset.split(self.seeds[0]).common
         self._anyone.outcomes(self.seeds[0], "common")  # refuses data without common clients
@@ -328,13 +382,44 @@ class Study:
                     f"participation.absent.{name} has round {late[0]}; there are {last}, counted "
                     f"from 0. Legal are 0 to {last - 1}."
                 )
+        if self.away:
+            return
         if self.strategy.wants_card:
             self._check_cards()
         self._check_poses()
         self._check_frozen()
-        shapes = {name: dict(d.tensors) for name, d in self.declarations().items()}
-        first = self.names[0]
-        for name in self.names:
+        self._check_shapes(self.declarations())
+
+    def check_declared(self, declared: Mapping[str, Declaration]) -> None:
+        """What firms declare of data that nobody else sees fits the study.
+
+        Raises:
+            FedpactError: a firm has nothing to be judged by, or firms have not the same.
+        """
+        part = {"contested": "contested", "common": "common", "own": "held_out"}[
+            self.market.clients
+        ]
+        sizes = {name: getattr(d, part) for name, d in sorted(declared.items())}
+        first = next(iter(sizes), "")
+        for name, size in sizes.items():
+            if not size:
+                raise FedpactError(
+                    f"{name} declares no {part.replace('_', '-')} cases, and is judged by them. "
+                    "Give its data set some, or use another market."
+                )
+            if part != "held_out" and size != sizes[first]:
+                raise FedpactError(
+                    f"{first} declares {sizes[first]} {part} clients and {name} {size}; they must "
+                    "be the same ones. Compare the lists of ids."
+                )
+        if self.strategy.combines:
+            self._check_shapes(declared)
+
+    def _check_shapes(self, declared: Mapping[str, Declaration]) -> None:
+        """Models that are averaged have the same tensors."""
+        shapes = {name: dict(d.tensors) for name, d in declared.items()}
+        first = next(iter(shapes), "")
+        for name in shapes:
             if shapes[name] != shapes[first]:
                 raise FedpactError(
                     f"{first} and {name} have models of different shapes ({shapes[first]} against "
@@ -343,10 +428,15 @@ class Study:
                 )
 
 
-def study_of(config: Mapping[str, Any], make: Callable[[Mapping[str, Any]], Any] = build) -> Study:
+def study_of(
+    config: Mapping[str, Any],
+    make: Callable[[Mapping[str, Any]], Any] = build,
+    away: bool = False,
+) -> Study:
     """Build and check a whole study from a resolved configuration.
 
     Args:
+        away: the firms and their data are elsewhere (`Study.away`).
         make: builds a part; a sweep's remembers those that its studies have in common.
     """
     parts = {name: make(config[name]) for name in PARTS}
@@ -368,6 +458,8 @@ def study_of(config: Mapping[str, Any], make: Callable[[Mapping[str, Any]], Any]
         firms={name: make(config["parties"][name]) for name in sorted(config["parties"])},
         contracts={name: make(known[name]) for name in wanted},
         watch=_flag(config["study"]["watch"], "study.watch"),
+        settles=config["study"]["settles"],
+        away=away,
         confidence=config["study"]["confidence"],
         **parts,
     )

@@ -125,6 +125,7 @@ def outcome(firms: list[str], bins: int = 2) -> Outcome:
         payoffs={name: np.linspace(-1, 1 + i, 12) for i, name in enumerate(firms)},
         predicted=dict.fromkeys(firms, 0.25),
         table=table,
+        clients=np.arange(1000),
         belief=table,
     )
 

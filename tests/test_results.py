@@ -30,6 +30,7 @@ def filed(folder: RunFolder) -> Outcome:
         excluded={"b": "too late"},
         models={"a": Weights({"w": np.ones((2, 2), np.float32)}, 4)},
         table=np.full((2, 2, 2), 1 / 8),
+        clients=np.array([4, 9]),
         belief=np.full((2, 2, 2), 1 / 8),
         maps=(np.zeros((2, 2), int), np.ones((2, 2), int)),
         scores={"auc": 0.7},

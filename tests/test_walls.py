@@ -79,6 +79,7 @@ def test_flower_is_imported_in_few_files() -> None:
     }
     assert users == {
         *("parties/app.py", "parties/wire.py", "server/app.py", "server/transport.py"),
+        "server/patience.py",
         "server/strategies/flower.py",
     }
 

@@ -1,12 +1,14 @@
 """The wall: every type that may leave a firm or reach one, and how it is packed.
 
 What is not a type of this package cannot cross. The operator sends a *request*
-(:class:`Enrol`, :class:`Offer`, :class:`Query`, :class:`Play`, :class:`Serve`, :class:`Measure`), a
-firm sends an *answer* (:class:`Declaration`, :class:`Trained`, :class:`Predictions`,
-:class:`Actions`, :class:`Served`, :class:`Scores`, :class:`Refusal` or :class:`Fault`). There is
-deliberately no type for features or labels. Of a firm's own held-out cases only means and a
-variance can be told, of its own data a few measures (:class:`ReuseReport`) and, by a donor, sums
-and quantiles of what its model makes of them (the profile card in :class:`Weights`).
+(:class:`Enrol`, :class:`Offer`, :class:`Query`, :class:`Play`, :class:`Serve`, :class:`Measure`,
+:class:`Reveal`, :class:`Settle`), a firm sends an *answer* (:class:`Declaration`,
+:class:`Trained`, :class:`Predictions`, :class:`Actions`, :class:`Served`, :class:`Scores`,
+:class:`Revealed`, :class:`Settled`, :class:`Refusal` or :class:`Fault`). There is deliberately no
+type for features, nor for labels but those of validation clients, which a firm may tell the
+operator. Of a firm's own held-out cases only means and a variance can be told, of its own data a
+few measures (:class:`ReuseReport`) and, by a donor, sums and quantiles of what its model makes of
+them (the profile card in :class:`Weights`).
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ from parties.exchange.answers import (
     Problem,
     Refusal,
     ReuseReport,
+    Revealed,
     Scores,
     Served,
+    Settled,
     Trained,
 )
 from parties.exchange.checks import (
@@ -44,12 +48,15 @@ from parties.exchange.requests import (
     Offer,
     Play,
     Query,
+    Reveal,
     Serve,
+    Settle,
 )
 from parties.exchange.values import (
     KNOWN_CONTRACTS,
     DecisionRule,
     Predictions,
+    Seal,
     Terms,
     Weights,
 )
@@ -79,9 +86,14 @@ __all__ = [
     "Refusal",
     "Request",
     "ReuseReport",
+    "Reveal",
+    "Revealed",
     "Scores",
+    "Seal",
     "Serve",
     "Served",
+    "Settle",
+    "Settled",
     "Terms",
     "Trained",
     "Weights",

@@ -149,6 +149,72 @@ class Served:
 
 @final
 @dataclass(frozen=True)
+class Revealed:
+    """True classes of the validation clients: ids (n,), classes (n,).
+
+    The only outcomes of single clients that can leave a firm, and they go to the operator alone.
+    """
+
+    ids: Array
+    classes: Array
+
+    def __post_init__(self) -> None:
+        numeric(self.classes, "revealed.classes", 1, "iu")
+        require(bool(np.all(self.classes >= 0)), "revealed.classes holds numbers below 0.")
+        ids(self.ids, len(self.classes), "revealed.ids")
+
+
+@final
+@dataclass(frozen=True)
+class Settled:
+    """What clients earned the firm, as far as it tells: each of them, or sums only.
+
+    Args:
+        cases: how many clients; population: how many different ones it knows in all.
+        payoff: mean a client, before any price or cost.
+        gain: payoff minus that under no_sharing, of the same clients and seed.
+        variance: of the gain over the clients.
+        ids, payoffs: each client's, (n,); None: sums only.
+        scores: name -> AUC, of the scores that were sent.
+    """
+
+    cases: int
+    population: int
+    payoff: float
+    gain: float
+    variance: float
+    ids: Array | None = None
+    payoffs: Array | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        count(self.cases, "settled.cases", 1)
+        count(self.population, "settled.population", self.cases)
+        for name in ("payoff", "gain"):
+            value = getattr(self, name)
+            require(
+                isinstance(value, float) and math.isfinite(value),
+                f"settled.{name} is {value!r}; legal is a finite number.",
+            )
+        amount(self.variance, "settled.variance")
+        require(
+            (self.ids is None) == (self.payoffs is None),
+            "settled.ids and settled.payoffs come together, or neither does.",
+        )
+        if self.payoffs is not None:
+            numeric(self.payoffs, "settled.payoffs", 1, "f")
+            require(len(self.payoffs) == self.cases, "settled.payoffs are not one a case.")
+            require(bool(np.all(np.isfinite(self.payoffs))), "settled.payoffs must be finite.")
+            ids(self.ids, self.cases, "settled.ids")
+        instance(self.scores, "settled.scores", Mapping)
+        for name, value in self.scores.items():
+            text(name, "settled.scores")
+            legal = isinstance(value, float) and 0 <= value <= 1
+            require(legal, f"settled.scores[{name!r}] is {value!r}; legal is [0, 1].")
+
+
+@final
+@dataclass(frozen=True)
 class Problem:
     """A check of a firm's adoption gate that objected to a published model.
 

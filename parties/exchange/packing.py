@@ -17,24 +17,38 @@ from parties.exchange.answers import (
     Problem,
     Refusal,
     ReuseReport,
+    Revealed,
     Scores,
     Served,
+    Settled,
     Trained,
 )
 from parties.exchange.checks import Array, ExchangeError
-from parties.exchange.requests import Enrol, Measure, Offer, Play, Query, Serve
-from parties.exchange.values import DecisionRule, Predictions, Terms, Weights
+from parties.exchange.requests import Enrol, Measure, Offer, Play, Query, Reveal, Serve, Settle
+from parties.exchange.values import DecisionRule, Predictions, Seal, Terms, Weights
 
-Request = Enrol | Offer | Query | Play | Serve | Measure
-Answer = Declaration | Trained | Predictions | Actions | Served | Scores | Refusal | Fault
+Request = Enrol | Offer | Query | Play | Serve | Measure | Reveal | Settle
+Answer = (
+    Declaration
+    | Trained
+    | Predictions
+    | Actions
+    | Served
+    | Scores
+    | Revealed
+    | Settled
+    | Refusal
+    | Fault
+)
 Message = Request | Answer
 
 TYPES: Mapping[str, type] = {
     kind.__name__: kind
     for kind in (
-        *(Terms, Weights, DecisionRule, ReuseReport, Problem),
-        *(Enrol, Offer, Query, Play, Serve, Measure),
-        *(Declaration, Trained, Predictions, Actions, Served, Scores, Refusal, Fault),
+        *(Terms, Weights, Seal, DecisionRule, ReuseReport, Problem),
+        *(Enrol, Offer, Query, Play, Serve, Measure, Reveal, Settle),
+        *(Declaration, Trained, Predictions, Actions, Served, Scores, Revealed, Settled),
+        *(Refusal, Fault),
     )
 }
 _MESSAGES = (*Request.__args__, *Answer.__args__)

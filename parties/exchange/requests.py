@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
 
+import numpy as np
+
 from parties.exchange.checks import Array, amount, count, flag, instance, numeric, require, text
 from parties.exchange.values import DecisionRule, Predictions, Terms, Weights
 
@@ -13,12 +15,19 @@ from parties.exchange.values import DecisionRule, Predictions, Terms, Weights
 @final
 @dataclass(frozen=True)
 class Enrol:
-    """Who are you, how much data do you declare, what shape is your model?"""
+    """Who are you, how much data do you declare, what shape is your model?
+
+    Args:
+        seed: which paired repetition.
+        study: sha256 of the study that is held; "" in a simulation, which has but one.
+    """
 
     seed: int
+    study: str = ""
 
     def __post_init__(self) -> None:
         count(self.seed, "enrol.seed")
+        require(isinstance(self.study, str), "enrol.study is no text; legal is a sha256 in hex.")
 
 
 @final
@@ -193,3 +202,87 @@ class Measure:
             self.terms.models or (self.model is None and self.last is None),
             f"{self.terms.contract} shares no models, yet one was sent to be scored.",
         )
+
+
+@final
+@dataclass(frozen=True)
+class Reveal:
+    """Tell the operator the true classes of the validation clients, for the joint table.
+
+    Asked where nobody but the firms knows what clients turned out to be.
+    """
+
+    terms: Terms
+    seed: int
+
+    def __post_init__(self) -> None:
+        instance(self.terms, "reveal.terms", Terms)
+        count(self.seed, "reveal.seed")
+
+
+@final
+@dataclass(frozen=True)
+class Settle:
+    """Settle at home what clients earned you, and tell what you tell of that.
+
+    Args:
+        terms: what the contract lets pass.
+        seed: which paired repetition.
+        part: "contested" or "common".
+        actions: what the firm did with each client, (n,): its action, or the class that it gave.
+        shares: how much of the client's worth comes to the firm, (n,): all, or the market's gamma
+            where the rival did the same.
+        worth: what an action earns with a client of a class, (actions, classes); None: the right
+            class earns 1, another 0.
+        scored: name -> scores (n,) of class 1, whose AUC is to be told; only where predictions are
+            shared, of predictions that were.
+    """
+
+    terms: Terms
+    seed: int
+    part: str
+    actions: Array
+    shares: Array
+    worth: Array | None = None
+    scored: Mapping[str, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        instance(self.terms, "settle.terms", Terms)
+        count(self.seed, "settle.seed")
+        require(
+            self.part in ("contested", "common"),
+            f"settle.part is {self.part!r}; legal are 'contested' and 'common'.",
+        )
+        numeric(self.actions, "settle.actions", 1, "iu")
+        numeric(self.shares, "settle.shares", 1, "f")
+        require(bool(np.all(self.actions >= 0)), "settle.actions holds numbers below 0.")
+        if self.worth is not None:
+            numeric(self.worth, "settle.worth", 2, "f")
+            require(bool(np.all(np.isfinite(self.worth))), "settle.worth must be finite.")
+            require(
+                bool(np.all(self.actions < len(self.worth))),
+                f"settle.actions are not among 0 to {len(self.worth) - 1}, the rows of its worth.",
+            )
+        require(
+            len(self.shares) == len(self.actions) and bool(np.all(np.isfinite(self.shares))),
+            "settle.shares must be one finite number an action.",
+        )
+        instance(self.scored, "settle.scored", Mapping)
+        require(
+            self.terms.predictions or not self.scored,
+            f"{self.terms.contract} shares no predictions, yet some were sent to be scored.",
+        )
+        for name, scores in self.scored.items():
+            text(name, "settle.scored")
+            numeric(scores, f"settle.scored[{name!r}]", 1, "f")
+            require(
+                len(scores) == len(self.actions) and bool(np.all(np.isfinite(scores))),
+                f"settle.scored[{name!r}] must be one finite number an action.",
+            )
+
+    def earned(self, classes: Array) -> Array:
+        """Payoffs (n,) with clients of these true classes (n,)."""
+        right = self.actions == classes
+        worth = right if self.worth is None else self.worth[self.actions, classes]
+        paid: Array = self.shares * worth
+        return paid

@@ -29,6 +29,13 @@ KNOWN_CONTRACTS = {  # name -> (models, predictions)
 }
 
 
+SETTLED = {
+    "clients": "what each of the {} clients earned the firm, which tells most outcomes",
+    "sums": "mean and variance of what {} clients earned the firm, and how many there are",
+    "either": "what {} clients earned the firm: each, or of a firm that tells no more the sums",
+}
+
+
 @final
 @dataclass(frozen=True)
 class Terms:
@@ -70,12 +77,14 @@ class Terms:
             "are not what that name stands for.",
         )
 
-    def operator_sees(self, clients: str) -> tuple[str, ...]:
+    def operator_sees(self, clients: str, settled: str = "") -> tuple[str, ...]:
         """What the neutral operator receives from a firm under these terms, in words.
 
         Args:
             clients: "contested": two firms compete for the same ones; "common": all serve the same
                 ones; "own": each serves its own cases.
+            settled: what firms that settle at home tell of it ("clients", "sums", "either"); "":
+                the market knows what clients turn out to be.
         """
         seen = [
             "the firm's declaration: name, number of training examples, tensor names and shapes, "
@@ -93,6 +102,10 @@ class Terms:
                 "variance of their difference, accuracy, AUC, which it would use and what training "
                 "took; with study.watch how many of each class it gets right after each round"
             )
+        if settled and clients == "contested":
+            seen.append("true classes of the validation clients, for the joint table")
+        if settled and clients != "own":
+            seen.append(SETTLED[settled].format(clients))
         if self.models:
             seen.append(
                 "trained weights, to combine or forward them (with strategy=donor also the "
@@ -102,6 +115,31 @@ class Terms:
         if self.predictions:
             seen.append(f"predictions on {clients} clients, to forward them to the others")
         return tuple(seen)
+
+
+@final
+@dataclass(frozen=True)
+class Seal:
+    """Who answers for a model: a signature of its tensors (`parties.seals`).
+
+    Args:
+        signer: the firm that trained it, or "operator", who combined it.
+        round: in which it was sent.
+        signature: Ed25519, 64 bytes in hex.
+    """
+
+    signer: str
+    round: int
+    signature: str
+
+    def __post_init__(self) -> None:
+        text(self.signer, "seal.signer")
+        count(self.round, "seal.round")
+        hexed = isinstance(self.signature, str) and len(self.signature) == 128
+        require(
+            hexed and set(self.signature) <= set("0123456789abcdef"),
+            "seal.signature is not 128 hex digits.",
+        )
 
 
 @final
@@ -116,18 +154,21 @@ class Weights:
             weights, same shape, >= 0; only where the operator asked for it.
         card: name -> array, the profile card of its training data (`parties.reuse.profile`): sums
             over cases, nothing of one; only where the operator asked for it.
+        seal: who answers for it, in a deployment.
     """
 
     arrays: Mapping[str, Array]
     examples: int
     precision: Mapping[str, Array] | None = None
     card: Mapping[str, Array] | None = None
+    seal: Seal | None = None
 
     def __post_init__(self) -> None:
         require(isinstance(self.arrays, Mapping) and bool(self.arrays), "weights hold no tensor.")
         for name, array in self.arrays.items():
             numeric(array, f"weights[{name!r}]")
         count(self.examples, "weights.examples", 1)
+        instance(self.seal, "weights.seal", Seal, optional=True)
         instance(self.precision, "weights.precision", Mapping, optional=True)
         for name, array in (self.precision or {}).items():
             numeric(array, f"weights.precision[{name!r}]", kinds="f")

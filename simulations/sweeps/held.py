@@ -16,13 +16,14 @@ import torch
 
 from parties.batched import fit_together
 from parties.datasets.kept import SPLITS
-from parties.exchange import Array
+from parties.exchange import Array, Declaration
 from parties.firm import Firm
 from parties.fitting import Fit, Fitted, fitter
 from parties.memory import Memory
 from server.docket import hold_docket
 from server.intake import Limits
-from server.outcome import Case, Nature, Outcome, Progress, Unrecorded
+from server.outcome import Case, Outcome, Progress, Unrecorded
+from server.settling import Settling
 from server.transport import Sent
 from simulations.build import build, sha256
 from simulations.engines import in_turn
@@ -196,13 +197,16 @@ class Desk(Unrecorded):
         self._study, self._seed = study, seed
         self.firms: tuple[str, ...] = study.names
         self.limits: Limits = study.limits
-        self.nature: Nature = study.nature
+        self.settling: Settling = study.settling
         self.outcomes: list[Outcome] = []
 
     def pending(self) -> Iterator[Case]:
         for case in self._study.cases():
             if case.seed == self._seed:
                 yield replace(case, scored=False)
+
+    def enrolled(self, declared: Mapping[str, Declaration]) -> None:
+        self._study.check_declared(declared)
 
     def audit(self, sent: Sent) -> None:
         return
