@@ -17,9 +17,10 @@ import pandas as pd
 from scipy import stats
 
 from parties.exchange import Array, FedpactError
+from parties.files import write_whole
 from server.verdict import interval_name
 from simulations.measures import curves, seconds, traffic
-from simulations.results import RunFolder, write_whole
+from simulations.results import RunFolder
 
 Hold = Callable[[list[str], Path], None]
 """Hold one study with these overrides in this folder."""

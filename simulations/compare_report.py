@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from parties.files import write_whole
 from simulations.compare import Plan, interval_names
 from simulations.page import INK, render, svg
-from simulations.results import RunFolder, write_whole
+from simulations.results import RunFolder
 
 MOST = 60  # verdicts that are listed one by one
 DECISIONS = ("signs", "undecided", "refuses")

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from parties.exchange import FedpactError
+from parties.files import write_whole
 from server.estimate import estimate, posterior
 from server.game.bargain import Transfer
 from server.market import Contest
 from server.outcome import Outcome
 from server.verdict import BASELINE, ContractVerdict, judge, mean_payoff, method
 from simulations.measured import Measured, game_rows, measure
-from simulations.results import RunFolder, write_whole
+from simulations.results import RunFolder
 from simulations.study import Study
 
 PAYOFFS = ("seed", "contract", "firm", "clients", "payoff", "predicted", "gain")

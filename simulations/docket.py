@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any, final
 
 from parties.exchange import Declaration
+from parties.files import write_whole
 from server.intake import Limits
 from server.outcome import (
     Adoption,
@@ -22,7 +23,7 @@ from server.outcome import (
 )
 from server.settling import Settling
 from server.transport import Sent
-from simulations.results import RunFolder, write_whole
+from simulations.results import RunFolder
 from simulations.study import Study
 
 log = logging.getLogger("fedpact")

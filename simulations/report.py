@@ -19,13 +19,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from parties.exchange import Array
+from parties.files import digest, write_whole
 from server.outcome import Outcome
 from server.transport import OPERATOR
 from server.verdict import BASELINE, interval_name
 from simulations.conclude import outcomes_of
 from simulations.page import INK, number, render, svg, with_own_ids
 from simulations.prices import price_lines
-from simulations.results import RunFolder, digest, write_whole
+from simulations.results import RunFolder
 from simulations.study import Study
 from simulations.worth import worth
 

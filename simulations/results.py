@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
-import hashlib
 import json
 import logging
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,26 +20,11 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save
 
 from parties.exchange import Array, FedpactError, Weights
+from parties.files import digest, read_marked, write_marked, write_whole
 from server.outcome import Outcome, Progress, Summary
 from server.strategies import State
 
 log = logging.getLogger("fedpact")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file by its new content, or leave the old one: never a part of either."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-
-
-def digest(content: bytes) -> str:
-    """Hex sha256 of bytes."""
-    return hashlib.sha256(content).hexdigest()
 
 
 @final
@@ -158,16 +141,15 @@ class RunFolder:
             {k: np.asarray(v, order="C") for k, v in arrays.items()},  # 0-d arrays stay 0-d
             metadata={"progress": json.dumps(facts, sort_keys=True)},
         )
-        mark = f"{digest(content)}\n".encode()
-        write_whole(self.sessions / f"{name}.progress", mark + content)
+        write_marked(self.sessions / f"{name}.progress", content)
 
     def progress(self, name: str) -> Progress | None:
         """What an interrupted session had come to; None if it is not there, or not whole."""
         path = self.sessions / f"{name}.progress"
         if not path.exists():
             return None
-        mark, _, content = path.read_bytes().partition(b"\n")
-        if digest(content).encode() != mark:
+        content = read_marked(path)
+        if content is None:
             log.warning("%s is damaged: the session is held from its first round", path)
             return None
         facts, arrays = read_safetensors(content, "progress")

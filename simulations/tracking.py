@@ -17,7 +17,7 @@ from typing import Any, final
 import numpy as np
 
 from parties.exchange import FedpactError
-from simulations.results import digest
+from parties.files import digest
 from simulations.sweeps.columns import label
 
 BATCH = 500  # metrics that a store takes at once

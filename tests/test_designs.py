@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from simulations.results import digest
+from parties.files import digest
 from tests.checks import Told
 from tests.test_optuna_search import stored
 

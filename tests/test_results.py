@@ -11,11 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from parties.exchange import FedpactError, Weights
+from parties.files import write_whole
 from server.outcome import Outcome
 from simulations.conclude import conclude
 from simulations.engines import apps
 from simulations.engines.grid import InlineGrid
-from simulations.results import RunFolder, load, write_whole
+from simulations.results import RunFolder, load
 from simulations.study import study_of
 from tests.checks import SMALL_LOANS, contexts, hold_on, run_config
 

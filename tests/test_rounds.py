@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from parties.backbones.logistic import Logistic
 from parties.exchange import FedpactError, Measure, Offer, Scores, Terms, Trained, Weights
+from parties.files import digest
 from parties.firm import Firm
 from parties.memory import Memory
 from parties.training import Training
@@ -27,7 +28,7 @@ from server.strategies import State
 from simulations.build import build
 from simulations.engines import apps
 from simulations.engines.grid import InlineGrid
-from simulations.results import RunFolder, digest
+from simulations.results import RunFolder
 from tests.checks import SMALL_HEART, contexts, hold_on, plain, run_config
 
 FIRMS = ("a", "b", "c", "d", "e")

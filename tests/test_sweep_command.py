@@ -18,7 +18,8 @@ import pandas as pd
 import psutil
 import pytest
 
-from simulations.results import RunFolder, digest
+from parties.files import digest
+from simulations.results import RunFolder
 from simulations.words import spelled_out
 from tests.checks import Told
 

@@ -16,9 +16,9 @@ from safetensors.numpy import load, save
 
 from parties.backbones.pretrained import Pretrained
 from parties.exchange import Array, FedpactError
+from parties.files import digest, write_whole
 from simulations.backbones.fetch import members_of
 from simulations.backbones.sources import SOURCES, Source
-from simulations.results import digest, write_whole
 
 VARIABLE = "FEDPACT_CACHE"
 

@@ -44,6 +44,7 @@ from safetensors.numpy import save
 from torch import nn
 
 from parties.exchange import Array, FedpactError
+from parties.files import write_whole
 from parties.reuse import ReuseMeasure, Target
 from parties.reuse.arm import Arm
 from parties.reuse.cka import Cka
@@ -63,7 +64,7 @@ from simulations.campaigns.arm_table import write_report
 from simulations.campaigns.offered import ARCHITECTURES, Parts, check_offers
 from simulations.campaigns.retraining import accuracy, curve, first
 from simulations.campaigns.spoiled import SHIFTS
-from simulations.results import RunFolder, write_whole
+from simulations.results import RunFolder
 
 log = logging.getLogger("fedpact")
 

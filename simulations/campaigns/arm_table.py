@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
 from parties.exchange import Array
+from parties.files import write_whole
 from parties.reuse import ReuseMeasure
 from simulations.page import INK, number, render, svg
-from simulations.results import RunFolder, write_whole
+from simulations.results import RunFolder
 
 RECOVERABLE = 0.85  # accuracy of a new model from which on a shift leaves something to learn
 BLIND = "rotation_180"

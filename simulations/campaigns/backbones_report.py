@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from parties.files import write_whole
 from simulations.campaigns.backbones_judged import ALL, CENTRED, PIXELS, Judged, answers
 from simulations.page import INK, render, svg
-from simulations.results import RunFolder, write_whole
+from simulations.results import RunFolder
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73")
 MARKS = ("o", "s", "^")

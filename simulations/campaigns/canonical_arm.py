@@ -40,6 +40,7 @@ from parties.canonicalize.groups import Group
 from parties.canonicalize.recipe import Canonicalization
 from parties.canonicalize.scalar import Scalar
 from parties.exchange import Array, FedpactError
+from parties.files import write_whole
 from parties.reuse import Target
 from parties.reuse.adopt import FREE
 from parties.reuse.arm import Arm
@@ -53,7 +54,7 @@ from simulations.campaigns.canonical_fashion import one_thread, padded, trained_
 from simulations.campaigns.offered import CLASSES, Parts, check_offers
 from simulations.campaigns.retraining import accuracy, curve, first
 from simulations.campaigns.spoiled import SHIFTS
-from simulations.results import RunFolder, write_whole
+from simulations.results import RunFolder
 
 log = logging.getLogger("fedpact")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from parties.files import write_whole
 from simulations.page import INK, number, render, svg
-from simulations.results import RunFolder, write_whole
+from simulations.results import RunFolder
 
 MEANS = ["arm", "floor", "zero_shot_accuracy", "ceiling", "epochs"]
 DECISIONS = ("as_is", "fine_tune", "scratch")

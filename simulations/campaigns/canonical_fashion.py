@@ -56,10 +56,11 @@ from parties.datasets.digits import Digits
 from parties.datasets.fashion_mnist import FOLDER, FashionMnist
 from parties.datasets.pool import PoolPart
 from parties.exchange import Array, FedpactError
+from parties.files import write_whole
 from parties.training import Training, cross_entropy, load_weights, random_seed, weights_of
 from simulations.campaigns import Campaign
 from simulations.campaigns.canonical_table import write_report
-from simulations.results import RunFolder, write_whole
+from simulations.results import RunFolder
 
 log = logging.getLogger("fedpact")
 

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from parties.exchange import Array
+from parties.files import write_whole
 from simulations.page import INK, NONE, render, svg
-from simulations.results import RunFolder, write_whole
+from simulations.results import RunFolder
 
 CASE = ["part", "group", "method", "variant", "images"]
 VALUES = ["upright", "turned", "flips", "any_angle", "train_seconds", "overhead", "least", "rest"]

@@ -14,6 +14,7 @@ import pandas as pd
 
 from parties.backbones.pretrained import Pretrained, check_side, embeddings, untrained
 from parties.exchange import Array, FedpactError
+from parties.files import write_whole
 from parties.reuse.leep import leep
 from simulations.backbones.sources import BACKBONES
 from simulations.backbones.store import arrays_of, blank, cache_at, network_of
@@ -23,7 +24,7 @@ from simulations.campaigns.backbones_judged import PIXELS, judged, told
 from simulations.campaigns.backbones_probe import FOLDS, Margin, hits, hits_left_out
 from simulations.campaigns.backbones_report import write_pages
 from simulations.campaigns.backbones_scores import SCORES
-from simulations.results import RunFolder, write_whole
+from simulations.results import RunFolder
 
 log = logging.getLogger("fedpact")
 UNIT = ["data", "backbone", "weights"]

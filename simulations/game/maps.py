@@ -101,10 +101,10 @@ def write(
 ) -> None:
     """Put maps on disk, the table first."""
     # Imported late: `solve` and `explain` answer without them.
+    from parties.files import write_whole
     from simulations.game.picture import png, svg
     from simulations.game.table import write_table
     from simulations.page import render
-    from simulations.results import write_whole
 
     write_table(panels, found, facts, folder / "map.parquet")
     write_whole(folder / "map.json", (json.dumps(facts, indent=2) + "\n").encode())

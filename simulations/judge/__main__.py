@@ -52,6 +52,7 @@ from torch import nn
 
 from parties.energy import Meter
 from parties.exchange import Array, FedpactError
+from parties.files import write_whole
 from parties.reuse import ReuseMeasure, Target
 from parties.reuse.adoption import Adoption
 from parties.reuse.arm import Arm
@@ -75,7 +76,6 @@ from simulations.judge.asked import OWN, Asked, parse
 from simulations.judge.data import Shape, read
 from simulations.judge.model import kinds, of_artifact, read_model
 from simulations.mistakes import explain
-from simulations.results import write_whole
 
 TIMED = 512  # examples on which an epoch is timed
 SAME_CLASSES = (ZeroShot, Resque)  # measures to which a class of the data is one of the model

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 from parties.exchange import FedpactError
-from simulations.results import write_whole
+from parties.files import write_whole
 
 log = logging.getLogger("fedpact")
 

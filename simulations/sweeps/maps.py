@@ -23,9 +23,9 @@ from matplotlib.path import Path as Outline
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from parties.exchange import Array
+from parties.files import digest
 from simulations.game.regions import colours
 from simulations.page import INK, NONE, svg, with_own_ids
-from simulations.results import digest
 from simulations.sweeps.columns import Axis, label
 
 EDGE = "#8C8C8C"  # reads on a light page and on a dark one

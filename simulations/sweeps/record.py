@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from parties.files import digest, write_whole
 from simulations.provenance import now
-from simulations.results import RunFolder, digest, write_whole
+from simulations.results import RunFolder
 from simulations.study import study_of
 from simulations.sweeps import Held
 from simulations.sweeps.agreement import agreement

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from parties.files import write_whole
 from server.verdict import BASELINE
 from simulations.page import render
-from simulations.results import write_whole
 from simulations.sweeps import charts, maps
 from simulations.sweeps.agreement import agreement
 from simulations.sweeps.columns import Axis, amounts, answers, axes_of, holds, unsure
