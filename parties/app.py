@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, MutableMapping
-from typing import Protocol
 
 from flwr.app import Array as FlowerArray
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from parties.answering import Answering, Tagging
 from parties.exchange import Answer, Array, Fault, Request, pack, unpack
 from parties.memory import Memory
 from parties.wire import read_record, write_record
 
 log = logging.getLogger("fedpact.firm")
-
-
-class Answering(Protocol):
-    """Whoever answers requests: a `Firm`."""
-
-    def answer(self, request: Request, memory: Memory) -> Answer: ...
 
 
 def client_app(firm_of: Callable[[Context], Answering]) -> ClientApp:
@@ -32,7 +26,10 @@ def client_app(firm_of: Callable[[Context], Answering]) -> ClientApp:
             request = unpack(read_record(message.content))
             memory = Memory(_Models(context.state), _Notes(context.state))
             assert isinstance(request, Request)
-            told: Answer = firm_of(context).answer(request, memory)
+            firm = firm_of(context)
+            if isinstance(firm, Tagging):
+                firm = firm.under(str(message.content.config_records["tag"]["tag"]))
+            told: Answer = firm.answer(request, memory)
         except Exception as fault:
             # The text may quote private data: it goes to the firm's own log, not to the operator.
             log.exception("node %s could not answer", context.node_id)

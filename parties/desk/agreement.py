@@ -1,0 +1,67 @@
+"""What was agreed: the study, its contracts' terms, its seeds, and what a request may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+from parties.exchange import Enrol, FedpactError, Offer, Request, Terms
+
+EXTRAS = ("precision", "card", "by_class")
+
+
+@final
+@dataclass(frozen=True)
+class Agreement:
+    """What the firm agreed to be asked.
+
+    Args:
+        study: sha256 of the study; "": a study that has no digest.
+        terms: contract -> the terms that the study gives it.
+        seeds: the paired repetitions.
+        most_epochs: most that an offer may ask for in a round; 0: the firm's own number only.
+        extras: what else may be asked for: "precision" (Fisher information) or "card" (profile
+            card) with trained weights, "by_class" with scores.
+    """
+
+    study: str
+    terms: Mapping[str, Terms]
+    seeds: tuple[int, ...]
+    most_epochs: int = 0
+    extras: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, terms in self.terms.items():
+            if terms.contract != name:
+                raise FedpactError(
+                    f"agreement.terms[{name!r}] are those of {terms.contract!r}; legal are terms "
+                    "under the name of their contract. Correct the name."
+                )
+        unknown = sorted(set(self.extras) - set(EXTRAS))
+        if unknown:
+            raise FedpactError(
+                f"agreement.extras holds {unknown}; legal are {', '.join(EXTRAS)}. Leave them out."
+            )
+
+    def objection(self, request: Request) -> str:
+        """Why this was not agreed, or ""."""
+        if request.seed not in self.seeds:
+            return "the seed is none of the study's"
+        if isinstance(request, Enrol):
+            named = getattr(request, "study", "")
+            return "" if named == self.study else "the study is not the one that was agreed"
+        terms = request.terms
+        if terms.contract not in self.terms:
+            return f"the study holds no contract {terms.contract!r:.60}"
+        if terms != self.terms[terms.contract]:
+            return f"the terms of {terms.contract} are not those that were agreed"
+        for extra in EXTRAS:
+            if getattr(request, extra, False) and extra not in self.extras:
+                return f"{extra} was not agreed"
+        if isinstance(request, Offer):
+            if request.round >= max(terms.rounds, 1):
+                return f"{terms.contract} has fewer rounds than that"
+            if request.epochs > self.most_epochs:
+                return "the offer asks for more epochs than were agreed"
+        return ""

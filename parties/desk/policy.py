@@ -1,0 +1,84 @@
+"""A firm's own policy: what its desk refuses, whatever a contract says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from parties.exchange import Answer, Enrol, FedpactError, Request
+
+SHARES = ("models", "predictions")
+TELLS = ("clients", "sums")
+
+
+@final
+@dataclass(frozen=True)
+class Policy:
+    """What a firm refuses, whatever it is asked. Reasons name a field, and no value of it.
+
+    Args:
+        contracts: names of those that it takes part in; None: all that the study holds.
+        shares: what may ever leave ("models", "predictions").
+        tells: of what clients earned: "clients" (each), "sums" (means and variances only).
+        validation_outcomes: true classes of validation clients may be told to the operator.
+        most_rounds: it refuses contracts with more; None: any number.
+        most_bytes: the largest message that may leave; None: any size.
+    """
+
+    contracts: tuple[str, ...] | None = None
+    shares: tuple[str, ...] = SHARES
+    tells: str = "clients"
+    validation_outcomes: bool = True
+    most_rounds: int | None = None
+    most_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("contracts", "shares"):
+            value = getattr(self, name)
+            if name == "contracts" and value is None:
+                continue
+            words = isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+            if not words:
+                raise _bad(name, value, "a list of names", f"Write a list: {name}: [...]")
+            object.__setattr__(self, name, tuple(value))
+        unknown = sorted(set(self.shares) - set(SHARES))
+        if unknown:
+            raise _bad("shares", unknown, f"some of {list(SHARES)}", "Write [] to share nothing")
+        if self.tells not in TELLS:
+            raise _bad("tells", self.tells, " and ".join(TELLS), "Write tells: sums to tell less")
+        if not isinstance(self.validation_outcomes, bool):
+            value = self.validation_outcomes
+            raise _bad("validation_outcomes", value, "true and false", "Write false to tell none")
+        for name, least in (("most_rounds", 0), ("most_bytes", 1)):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < least):
+                raise _bad(name, value, f"a whole number >= {least}", "Write null for any number")
+
+    def objection(self, request: Request) -> str:
+        """Why the firm will not answer, or ""."""
+        if isinstance(request, Enrol):
+            return ""
+        terms = request.terms
+        if self.contracts is not None and terms.contract not in self.contracts:
+            return f"policy.contracts does not hold {terms.contract}"
+        for kind in SHARES:
+            if getattr(terms, kind) and kind not in self.shares:
+                return f"policy.shares does not hold {kind}, and {terms.contract} shares them"
+        if self.most_rounds is not None and terms.rounds > self.most_rounds:
+            return f"policy.most_rounds is below the rounds of {terms.contract}"
+        if type(request).__name__ == "Reveal" and not self.validation_outcomes:
+            return "policy.validation_outcomes keeps true classes at home"
+        return ""
+
+    def objection_to(self, answer: Answer, size: int) -> str:
+        """Why an answer of so many bytes may not leave, or ""."""
+        if self.most_bytes is not None and size > self.most_bytes:
+            return "policy.most_bytes is below the size of the answer"
+        each = type(answer).__name__ == "Settled" and getattr(answer, "payoffs", None) is not None
+        if each and self.tells == "sums":
+            return "policy.tells keeps what each client earned at home"
+        return ""
+
+
+def _bad(name: str, value: object, legal: str, what: str) -> FedpactError:
+    return FedpactError(f"policy.{name} is {value!r}; legal: {legal}. {what}.")
