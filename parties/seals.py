@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
-from parties.app import Answering
+from parties.answering import Answering
 from parties.exchange import (
     Answer,
     Enrol,

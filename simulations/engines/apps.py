@@ -55,7 +55,7 @@ def _log_to(folder: Path) -> None:
         logger.setLevel(logging.INFO)
 
 
-def _firm_of(context: Context) -> Firm:
+def firm_of(context: Context) -> Firm:
     """The firm of this node: named by its node config, or by its place among the firms."""
     _log_to(Path(str(context.run_config[FOLDER])))
     text, digest = str(context.run_config[CONFIG]), str(context.run_config[DIGEST])
@@ -66,12 +66,14 @@ def _firm_of(context: Context) -> Firm:
     return _firm(text, digest, str(name))
 
 
-def _docket_of(context: Context) -> RunDocket:
+def docket_of(context: Context, away: bool = False) -> RunDocket:
+    """What is still to hold of the study in a run config (away: its firms are elsewhere)."""
     text, digest = str(context.run_config[CONFIG]), str(context.run_config[DIGEST])
-    study, folder = study_of(_parsed(text, digest)), Path(str(context.run_config[FOLDER]))
+    folder = Path(str(context.run_config[FOLDER]))
+    study = study_of(_parsed(text, digest), away=away)
     _log_to(folder)
     return RunDocket(study, RunFolder(folder))
 
 
-client = client_app(_firm_of)
-server = server_app(_docket_of)
+client = client_app(firm_of)
+server = server_app(docket_of)

@@ -1,0 +1,81 @@
+"""The operator's side of a deployment: who is behind which node, and whose signature is whose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+from flwr.serverapp import Grid
+
+from parties.exchange import Answer, Enrol, Offer, Request, Trained
+from parties.seals import OPERATOR, models_of, objection, put
+from server.intake import UnacceptableError
+from server.transport import Apart
+from simulations.deploy.layout import OperatorFolder
+
+
+def apart_of(folder: Path, study: str) -> Apart:
+    """What a deployment adds to the operator's way to its firms.
+
+    Args:
+        folder: of the results, in the operator's folder.
+        study: sha256 of the study.
+    """
+    operator = OperatorFolder(folder.parent)
+    seals = OperatorSeals(study, operator.signing_key, pinned(operator.keys))
+    return Apart(study, firm_of, seals)
+
+
+def pinned(keys: Path) -> dict[str, str]:
+    """Who -> the file of its public key, of a folder of `<who>.pub`."""
+    return {key.stem: str(key) for key in sorted(keys.glob("*.pub"))}
+
+
+def firm_of(grid: Grid) -> dict[int, str]:
+    """Node id -> the name under which the operator registered the node's key."""
+    nodes: Any = grid.get_nodes()  # Flower's own grid has it
+    return {node.node_id: node.name for node in nodes}
+
+
+@final
+@dataclass(frozen=True)
+class OperatorSeals:
+    """The operator signs what it publishes, and takes no model that its firm has not signed.
+
+    Args:
+        study: sha256 of the study.
+        secret: file of the operator's private key; keys: firm -> its public key.
+    """
+
+    study: str
+    secret: Path
+    keys: Mapping[str, str]
+
+    def put(self, request: Request) -> Request:
+        """The request; models that firms signed go on as they are."""
+        if isinstance(request, Enrol):
+            return request
+        turn = request.round if isinstance(request, Offer) else request.terms.rounds
+        where = (self.study, request.terms.contract, request.seed, turn)
+        signed = {
+            field: put(model, *where, OPERATOR, self.secret)
+            for field, model in models_of(request).items()
+            if model.seal is None
+        }
+        return replace(request, **signed)  # type: ignore[arg-type]  # fields are its own
+
+    def check(self, request: Request, answer: Answer, name: str) -> None:
+        """Raises an UnacceptableError where a firm's model is not signed by that firm."""
+        if not isinstance(answer, Trained) or answer.weights is None:
+            return
+        assert isinstance(request, Offer)
+        own = {name: self.keys[name]} if name in self.keys else {}
+        terms = request.terms
+        problem = objection(answer.weights, self.study, terms.contract, request.seed, own)
+        seal = answer.weights.seal
+        if not problem and seal is not None and seal.round != request.round:
+            problem = f"the model was signed for round {seal.round}, this is round {request.round}"
+        if problem:
+            raise UnacceptableError(problem)
