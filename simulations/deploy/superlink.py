@@ -1,0 +1,169 @@
+"""The operator's SuperLink, behind one open port at which only firms' nodes are heard.
+
+Flower 1.41 serves everything at one port: what nodes ask (/v1/fleet, signed), and, without asking
+who it is, what registers nodes and starts runs (/v1/control) and hands out tasks (/v1/runtime).
+Whoever reaches that port could register a key of its own or run code at every firm. So the process
+listens at two ports here: the open one answers nothing but /v1/fleet, and all the rest is at a port
+of the loopback interface.
+
+A signature of Flower's covers the time and not what is asked, and is good for 305 seconds. So a
+signed time is heard once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+import sys
+import time
+from base64 import b64decode
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, final
+
+import uvicorn
+from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_HEADER, TIMESTAMP_TOLERANCE
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from simulations.deploy.layout import OperatorFolder, find_operator
+
+FLEET = "/v1/fleet/"
+GOOD_FOR = TIMESTAMP_TOLERANCE + 2 * SYSTEM_TIME_TOLERANCE  # seconds; then Flower itself refuses
+CONTROL = ("FLWR_INTERNAL_GRPC_CONTROL_API", "FLWR_INTERNAL_GRPC_FLEET_API")
+
+log = logging.getLogger("fedpact.superlink")
+
+
+@final
+class Gate:
+    """Lets through the open port what firms' nodes ask, each signed time once.
+
+    Args:
+        app: the SuperLink.
+        port: the open port; what comes to any other is not looked at.
+        start: when this process began to listen, Unix seconds. Times signed before that are asked
+            for again: which of them were heard is not known any more.
+    """
+
+    def __init__(self, app: ASGIApp, port: int, start: float) -> None:
+        self._app, self._port = app, port
+        self._since = start + SYSTEM_TIME_TOLERANCE  # a firm's clock may be ahead
+        self._heard: dict[tuple[bytes, str], float] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or scope["server"][1] != self._port:
+            await self._app(scope, receive, send)
+            return
+        asked = f"{scope.get('method')} {scope['path']}"
+        if scope["type"] != "http" or not asked.startswith(f"POST {FLEET}"):
+            await self._refuse(scope, send, 404, f"{asked} is not for nodes")
+            return
+        stamp = _stamp(scope)
+        if stamp is None:  # Flower refuses it
+            await self._app(scope, receive, send)
+            return
+        signed = datetime.fromisoformat(stamp[1]).timestamp()
+        # A node signs anew and asks again after 503; at 401 it would end.
+        if signed < self._since:
+            await self._refuse(scope, send, 503, f"{asked} was signed before this process began")
+            return
+        if stamp in self._heard:
+            await self._refuse(scope, send, 503, f"{asked} is signed with a time heard before")
+            return
+        self._remember(stamp)
+
+        async def forget_strangers(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 401:
+                self._heard.pop(stamp, None)  # else strangers fill the memory
+            await send(message)
+
+        await self._app(scope, receive, forget_strangers)
+
+    def _remember(self, stamp: tuple[bytes, str]) -> None:
+        now = time.monotonic()
+        for old in list(self._heard):  # oldest first
+            if now - self._heard[old] <= GOOD_FOR:
+                break
+            del self._heard[old]
+        self._heard[stamp] = now
+
+    async def _refuse(self, scope: Scope, send: Send, status: int, why: str) -> None:
+        host = (scope.get("client") or ("?",))[0]
+        log.warning("refused %s: %s", host, why.encode("ascii", "backslashreplace").decode()[:200])
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": status, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+
+def _stamp(scope: Scope) -> tuple[bytes, str] | None:
+    """Whose key, and the time that it signed: the text itself, since that is what is signed."""
+    headers = Headers(scope=scope)  # as Flower reads them: of two with one name, the first
+    try:
+        key = b64decode(headers[FLEET_HTTP_PUBLIC_KEY_HEADER], validate=True)
+        text = headers[TIMESTAMP_HEADER]
+        if datetime.fromisoformat(text).tzinfo is None:
+            return None
+    except (KeyError, ValueError):
+        return None
+    return key, text
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve until a signal ends it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m simulations.deploy superlink",
+        description="The operator's SuperLink: one open port for nodes, the rest on loopback.",
+    )
+    parser.add_argument("--listen", default="0.0.0.0", metavar="ADDRESS", help="of the open port")
+    parser.add_argument("--port", type=int, required=True, help="the open port")
+    parser.add_argument("--control-port", type=int, required=True, help="on 127.0.0.1 only")
+    parser.add_argument("--folder", type=Path, help="the operator's (default: it is looked for)")
+    chosen = parser.parse_args(arguments)
+    _serve(find_operator(chosen.folder), chosen.listen, chosen.port, chosen.control_port)
+    return 0
+
+
+def _serve(folder: OperatorFolder, listen: str, port: int, control_port: int) -> None:
+    from flwr.superlink.cli.flower_superlink import flower_superlink
+
+    shown = logging.StreamHandler()
+    shown.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    log.addHandler(shown)
+    log.setLevel(logging.INFO)
+
+    def run(app: ASGIApp, **settings: Any) -> None:
+        # Were this not called any more (another Flower), no port but the loopback one would open.
+        family = socket.AF_INET6 if ":" in listen else socket.AF_INET
+        opened = socket.create_server((listen, port), family=family)
+        inner = socket.create_server((settings["host"], settings["port"]))
+        config = uvicorn.Config(Gate(app, port, time.time()), **settings)
+        server = uvicorn.Server(config)
+        log.info(
+            "open for nodes: %s port %d; control: 127.0.0.1 port %d", listen, port, control_port
+        )
+        server.run(sockets=[opened, inner])
+        if not server.started:
+            sys.exit(3)
+
+    uvicorn.run = run  # type: ignore[assignment]  # it opens one port only
+    for variable in CONTROL:
+        os.environ.pop(variable, None)  # these would open the control API on a port of its own
+    certificates = {
+        "ca-certfile": folder.authority,
+        "certfile": folder.certificate,
+        "keyfile": folder.certificate_key,
+    }
+    sys.argv = [
+        *("flower-superlink", "--host", "127.0.0.1", "--port", str(control_port)),
+        *(word for key, path in certificates.items() for word in (f"--ssl-{key}", str(path))),
+        *("--database", str(folder.database), "--enable-supernode-auth"),
+        "--disable-runtime-dependency-installation",
+    ]
+    flower_superlink()

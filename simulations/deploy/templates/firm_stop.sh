@@ -1,0 +1,6 @@
+#!/bin/sh
+# {{ firm }}: stop your node, then your desk. What was learnt and logged stays.
+{% include "head.sh" %}
+{% include "stop.sh" %}
+end supernode flower-supernode
+end desk simulations.deploy

@@ -1,0 +1,14 @@
+#!/bin/sh
+# {{ firm }}: your Flower node. It connects outwards to {{ address }}, proves with node.key that it
+# is yours, and hands what it is asked to your desk. Ends with ./stop.sh or Ctrl-C.
+{% include "head.sh" %}
+{% set what = "supernode" %}
+{% set args = "flower-supernode" %}
+{% include "started.sh" %}
+cd "$here"
+exec flower-supernode \
+    --superlink "${FEDPACT_OPERATOR:-{{ address }}}" \
+    --root-certificates "$here/ca.crt" \
+    --auth-supernode-private-key "$here/node.key" \
+    --host 127.0.0.1 --port "${FEDPACT_NODE_PORT:-{{ node_port }}}" \
+    --node-config "party=\"{{ firm }}\" desk=\"${FEDPACT_SOCKET:-$here/desk.sock}\""

@@ -1,0 +1,31 @@
+#!/bin/sh
+# Operator: tell the SuperLink whose nodes to hear: every nodes/<firm>.pub. The number that it gives
+# a node is kept as nodes/<firm>.id. Once is enough; a key that it knows already stays as it is.
+#   ./register.sh               register them
+#   ./register.sh remove FIRM   hear FIRM's node no longer, for example when its key was stolen
+{% include "head.sh" %}
+{% include "connection.sh" %}
+cd "$here"
+if [ "${1:-}" = remove ]; then
+    firm=${2:?"which firm?"}
+    flwr supernode unregister "$(cat "nodes/$firm.id")" fedpact
+    mv "nodes/$firm.pub" "nodes/$firm.pub.removed"
+    rm "nodes/$firm.id"
+    exit 0
+fi
+failed=0
+for key in nodes/*.pub; do
+    firm=$(basename "$key" .pub)
+    said=$(flwr supernode register "$key" fedpact --name "$firm" --format json 2>&1) || true
+    number=$(printf '%s' "$said" | sed -n 's/.*"node-id": *"\{0,1\}\([0-9][0-9]*\).*/\1/p')
+    if [ -n "$number" ]; then
+        echo "$number" > "nodes/$firm.id"
+        echo "$firm: registered as $number"
+    elif printf '%s' "$said" | grep -q "already in use"; then
+        echo "$firm: known already"
+    else
+        echo "$firm: not registered: $said" >&2
+        failed=1
+    fi
+done
+exit $failed
