@@ -7,6 +7,7 @@ import fcntl
 import json
 import logging
 import math
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,21 +63,29 @@ class RunFolder:
         write_whole(self.path / "config.yaml", text.encode())
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, wait_s: float = 0.0) -> Iterator[None]:
         """Hold the folder for one run at a time.
+
+        Args:
+            wait_s: how long to wait for another run to let go of it.
 
         Raises:
             FedpactError: another run holds it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as fault:
-                raise FedpactError(
-                    f"{self.path} is in use by another run. Wait for it, or choose another folder "
-                    "with run_dir=..."
-                ) from fault
+            deadline = time.monotonic() + wait_s
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError as fault:
+                    if time.monotonic() >= deadline:
+                        raise FedpactError(
+                            f"{self.path} is in use by another run. Wait for it, or choose another "
+                            "folder with run_dir=..."
+                        ) from fault
+                time.sleep(0.2)
             yield
 
     # ---------------------------------------------------------------------------- sessions

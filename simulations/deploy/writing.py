@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from parties.exchange import FedpactError
 from parties.reuse.signing import make_keys
+from server.market import OwnCases
 from simulations.build import as_text, sha256
 from simulations.deploy.bundle import write_bundle
 from simulations.deploy.certificates import Authority
@@ -30,6 +31,7 @@ from simulations.words import spelled_out
 
 PACKAGES = ("conf", "parties", "server", "simulations")
 PAPERS = ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "NOTICE")
+_OWN_CASES = f"{OwnCases.__module__}.{OwnCases.__qualname__}"
 ONE_STUDY = ("sweep", "campaign", "compare", "resume", "run_dir", "dry_run")
 
 
@@ -102,6 +104,8 @@ def write_deployment(config: DictConfig, place: Place) -> None:
     Raises:
         FedpactError: the study is none that can be held, or the folder exists.
     """
+    if config["market"]["_target_"] != _OWN_CASES:
+        config["study"]["settles"] = "firms"  # nobody else knows what clients turn out to be
     text = as_text(config)
     study = study_of(json.loads(text))
     for name in study.names:
@@ -200,7 +204,9 @@ class _Pages:
             "control_port": place.port + 1,
             "until": f"{until:%Y-%m-%d}",
             "leaves": {
-                name: contract.terms(study.strategy.rounds).operator_sees(study.market.clients)
+                name: contract.terms(study.strategy.rounds).operator_sees(
+                    study.market.clients, study.tells
+                )
                 for name, contract in study.contracts.items()
             },
         }

@@ -6,6 +6,7 @@ hands the question to the firm's desk. So this module imports late.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from flwr.app import Context
 
 from parties.answering import Answering
 from parties.app import client_app
+from parties.exchange import FedpactError
 from server.app import server_app
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 CONFIG, DIGEST, FOLDER = "config", "config-sha256", "folder"  # as in simulations.engines.apps
 PARTY, DESK = "party", "desk"
+OTHER_S = 120.0  # how long another app that writes to the same results is waited for
+ENDED = "ended.txt"  # in the results: why the study cannot go on
 
 
 def _desk_of(context: Context) -> Answering:
@@ -31,15 +35,27 @@ def _desk_of(context: Context) -> Answering:
 
 def _docket_of(context: Context) -> Docket:
     from simulations.engines.apps import docket_of
+    from simulations.results import RunFolder
 
+    # An app whose SuperLink was killed may live on for a while: it must not write beside this one.
+    _held.enter_context(RunFolder(_folder(context)).lock(OTHER_S))
     return docket_of(context, away=True)
 
 
 def _apart_of(context: Context) -> Apart:
     from simulations.deploy.apart import apart_of
 
-    return apart_of(Path(str(context.run_config[FOLDER])), str(context.run_config[DIGEST]))
+    return apart_of(_folder(context), str(context.run_config[DIGEST]))
 
 
+def _ended(context: Context, fault: FedpactError) -> None:
+    (_folder(context) / ENDED).write_text(f"{fault}\n", encoding="utf-8")
+
+
+def _folder(context: Context) -> Path:
+    return Path(str(context.run_config[FOLDER]))
+
+
+_held = ExitStack()  # until this process ends
 client = client_app(_desk_of)
-server = server_app(_docket_of, _apart_of)
+server = server_app(_docket_of, _apart_of, _ended)

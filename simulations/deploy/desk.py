@@ -1,0 +1,130 @@
+"""`python -m simulations.deploy desk`: a firm's desk, from its folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from parties.desk.agreement import Agreement
+from parties.desk.audit import Audit
+from parties.desk.desk import Desk
+from parties.desk.kept import Kept
+from parties.desk.serving import serve_until_told
+from parties.exchange import FedpactError
+from parties.firm import Firm
+from parties.seals import SealedFirm
+from simulations.build import build, sha256
+from simulations.deploy.apart import pinned
+from simulations.deploy.firm_file import FirmFile, read_firm_file
+from simulations.deploy.layout import FirmFolder, find_firm
+from simulations.mistakes import did_you_mean
+from simulations.study import Study, study_of
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve until SIGTERM or Ctrl-C."""
+    parser = argparse.ArgumentParser(
+        prog="python -m simulations.deploy desk",
+        description="A firm's desk: holds its data and models, answers what its node hands it.",
+    )
+    parser.add_argument("--firm", required=True, help="its name in the study")
+    parser.add_argument("--folder", type=Path, help="the firm's (default: it is looked for)")
+    parser.add_argument("--socket", type=Path, help="where it answers (default: desk.sock there)")
+    chosen = parser.parse_args(arguments)
+    folder = find_firm(chosen.firm, chosen.folder)
+    _log_to(folder.log)
+    # One thread: sums would differ between machines with other numbers of them.
+    torch.set_num_threads(1)
+    serve_until_told(desk_of(folder, chosen.firm), chosen.socket or folder.socket)
+    return 0
+
+
+def desk_of(folder: FirmFolder, name: str) -> Desk:
+    """A firm's desk, ready to serve.
+
+    Raises:
+        FedpactError: the study is not the one that was agreed, or the firm's file does not fit it.
+    """
+    own = read_firm_file(folder.settings)
+    if own.firm != name:
+        raise FedpactError(f"{folder.settings} is of {own.firm}, not of {name}. Name the other.")
+    text, digest = agreed_study(folder)
+    config = json.loads(text)
+    if name not in config["parties"]:
+        raise FedpactError(
+            f"{name} is no firm of this study. {did_you_mean(name, sorted(config['parties']))}"
+        )
+    firm = firm_of(config["parties"][name], own, folder)
+    sealed = SealedFirm(firm, name, folder.signing_key, pinned(folder.keys), digest)
+    agreed = agreement(study_of(config, away=True), digest)
+    audit = Audit(folder.audit, folder.signing_key)
+    return Desk(name, sealed, agreed, own.policy, audit, Kept(folder.memory))
+
+
+def agreed_study(folder: FirmFolder) -> tuple[str, str]:
+    """The study as one line of JSON, and its sha256: the one that the firm has agreed to.
+
+    Raises:
+        FedpactError: study.json is not what study.sha256 says.
+    """
+    try:
+        text = folder.study.read_text(encoding="utf-8")
+        promised = folder.digest.read_text(encoding="utf-8").split()[0]
+    except (OSError, UnicodeDecodeError, IndexError) as fault:
+        raise FedpactError(
+            f"{folder.study} or {folder.digest.name} beside it cannot be read ({fault}). Ask the "
+            "operator for both again, and compare the sha256 by telephone."
+        ) from fault
+    if sha256(text) != promised:
+        raise FedpactError(
+            f"{folder.study} has the sha256 {sha256(text)}, and you agreed to {promised}. Ask for "
+            "the agreed one; if the study was changed, agree on it anew."
+        )
+    return text, promised
+
+
+def firm_of(config: Mapping[str, Any], own: FirmFile, folder: FirmFolder) -> Firm:
+    """The firm as the study has it, with what its own file says of data, device and telling."""
+    changed = dict(config)
+    if own.data is not None:
+        place = str((folder.path / own.data).resolve())
+        changed["dataset"] = {**config["dataset"], "description": place}
+    if own.device is not None:
+        changed["training"] = {**config["training"], "device": own.device}
+    firm = build(changed)
+    assert isinstance(firm, Firm)
+    shares = tuple(kind for kind in firm.shares if kind in own.policy.shares)
+    tells = "sums" if "sums" in (firm.tells, own.policy.tells) else "clients"
+    return replace(firm, shares=shares, tells=tells)
+
+
+def agreement(study: Study, digest: str) -> Agreement:
+    """What the study lets an operator ask."""
+    strategy = study.strategy
+    extras = {
+        "precision": strategy.wants_precision,
+        "card": strategy.wants_card,
+        "by_class": study.watch,
+    }
+    return Agreement(
+        study=digest,
+        terms={name: c.terms(strategy.rounds) for name, c in study.contracts.items()},
+        seeds=study.seeds,
+        most_epochs=strategy.local_epochs,
+        extras=tuple(name for name, wanted in extras.items() if wanted),
+    )
+
+
+def _log_to(path: Path) -> None:
+    """The firm's own log: errors are told in full here, and nowhere else."""
+    for handler in (logging.FileHandler(path), logging.StreamHandler()):
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger("fedpact").addHandler(handler)
+    logging.getLogger("fedpact").setLevel(logging.INFO)

@@ -1,0 +1,206 @@
+"""`python -m simulations.deploy operate`: hold the study with firms on machines of their own.
+
+The operator hands the app to the SuperLink, follows the run, hands it in again where the SuperLink
+or the app was killed (it goes on from its checkpoint), and judges what came of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, final
+
+from omegaconf import OmegaConf
+
+from parties.exchange import FedpactError
+from simulations.build import sha256
+from simulations.deploy.layout import OperatorFolder, find_operator
+from simulations.engines import EngineError
+from simulations.engines.deployed import ENDED, FOLDER
+from simulations.results import RunFolder
+from simulations.study import Study, study_of
+
+log = logging.getLogger("fedpact")
+
+COMPLETED, UNKNOWN = "finished:completed", "not known: the SuperLink does not answer"
+CONNECTION = "fedpact"  # in FLWR_HOME/config.toml
+CALL_S = 60.0
+AWAY_S = 1800.0  # how long a SuperLink that does not answer is waited for
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Hold the study to its verdict; exit status 1 where it could not be held."""
+    parser = argparse.ArgumentParser(
+        prog="python -m simulations.deploy operate",
+        description="Hold the study with the firms whose nodes are connected, and judge it.",
+    )
+    parser.add_argument("--folder", type=Path, help="the operator's (default: it is looked for)")
+    parser.add_argument(
+        "--again", type=int, default=20, help="how often to hand in a run that was killed (20)"
+    )
+    parser.add_argument("--poll", type=float, default=2.0, help="seconds between two looks")
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+    chosen = parser.parse_args(arguments)
+    operator = find_operator(chosen.folder)
+    study, folder = opened(operator)
+    started = time.process_time()
+    Runs(operator, folder, chosen.again, chosen.poll).hold()
+    verdict = concluded(study, folder)
+    _print(verdict, folder, chosen.format, time.process_time() - started)
+    return 0
+
+
+def opened(operator: OperatorFolder) -> tuple[Study, RunFolder]:
+    """The study of a deployment, and the folder of its results, made ready.
+
+    Raises:
+        FedpactError: study.json is not what its sha256 says, or the folder holds another study.
+    """
+    from simulations import terminal
+    from simulations.provenance import provenance
+
+    text = operator.study.read_text(encoding="utf-8")
+    promised = operator.digest.read_text(encoding="utf-8").split()[0]
+    if sha256(text) != promised:
+        raise FedpactError(
+            f"{operator.study} has the sha256 {sha256(text)}, agreed is {promised}. Put the agreed "
+            "one back, or write a new deployment."
+        )
+    study = study_of(json.loads(text), away=True)
+    folder = RunFolder(operator.results)
+    config, saved = OmegaConf.create(json.loads(text)), folder.path / "config.yaml"
+    if saved.exists() and OmegaConf.load(saved) != config:
+        raise FedpactError(
+            f"{saved} is of another study. Move {folder.path} away, and hold this one anew."
+        )
+    if not saved.exists():
+        origin = provenance(study, "Deployment", [])
+        folder.start(config, False, {**origin, "study_sha256": promised})
+    terminal.set_up_logging(folder.path, True)
+    return study, folder
+
+
+def concluded(study: Study, folder: RunFolder) -> dict[str, Any]:
+    """The verdict and the report, as of any other run."""
+    from simulations.conclude import conclude
+    from simulations.provenance import now
+    from simulations.report import write_report
+
+    verdict = conclude(study, folder)
+    origin = folder.read_json("provenance.json")
+    folder.write_json("provenance.json", {**origin, "finished": now()})
+    write_report(study, folder, verdict)
+    return verdict
+
+
+@final
+class Runs:
+    """Flower runs of one study: one, and another each time that one was killed.
+
+    Args:
+        operator: whose FLWR_HOME (in the environment) says where the SuperLink is.
+        folder: of the results; sessions and rounds that are on file are not held again.
+        again: how often a run is handed in again.
+        poll_s: between two looks at it.
+    """
+
+    def __init__(
+        self, operator: OperatorFolder, folder: RunFolder, again: int, poll_s: float
+    ) -> None:
+        self._operator, self._folder = operator, folder
+        self._again, self._poll_s = again, poll_s
+
+    def hold(self) -> None:
+        """Hand the study in until a run of it is completed.
+
+        Raises:
+            FedpactError: the study itself cannot be held, with what its app said.
+            EngineError: runs ended again and again.
+        """
+        ended = self._folder.path / ENDED
+        for attempt in range(self._again + 1):
+            ended.unlink(missing_ok=True)
+            number = self._hand_in()
+            log.info("run %s: handed in (%d of at most %d)", number, attempt + 1, self._again + 1)
+            status = self._follow(number)
+            if status == COMPLETED:
+                return
+            if ended.exists():  # the app itself gave up, and says why
+                raise FedpactError(ended.read_text(encoding="utf-8").strip())
+            log.warning("run %s ended as %s; it is handed in again", number, status)
+        raise EngineError(
+            f"{self._again + 1} runs ended without a verdict. superlink.log says why. What was "
+            "finished is kept: mend that, and run the same command again."
+        )
+
+    def _hand_in(self) -> str:
+        """The number of a new run; a SuperLink that is being started is waited for."""
+        words = ("run", str(self._operator.app), CONNECTION, "--format", "json")
+        where = f"{FOLDER}='{self._folder.path.resolve()}'"
+        deadline = time.monotonic() + 5 * CALL_S
+        while True:
+            said = _flwr(*words, "--run-config", where)
+            found = re.search(r'"run-id": *"?(\d+)', said)
+            if found:
+                return found[1]
+            if time.monotonic() > deadline:
+                raise EngineError(
+                    f"The SuperLink takes no run: {said.strip()[-800:]}\nStart superlink.sh, or "
+                    "look into superlink.log."
+                )
+            time.sleep(self._poll_s)
+
+    def _follow(self, number: str) -> str:
+        """How a run ended. A SuperLink that was killed marks it failed when it is back."""
+        last, heard = "", time.monotonic()
+        while True:
+            said = _flwr("ls", CONNECTION, "--run-id", number, "--format", "json")
+            found = re.search(r'"status": *"([^"]+)"', said)
+            status = found[1] if found else UNKNOWN
+            if status != last:
+                log.info("run %s: %s", number, status)
+            if status.startswith("finished"):
+                return status
+            if found:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > AWAY_S:
+                raise EngineError(
+                    f"The SuperLink has not answered for {AWAY_S:g} s. Start superlink.sh, and run "
+                    "the same command again: it goes on."
+                )
+            last = status
+            time.sleep(self._poll_s)
+
+
+def _flwr(*words: str) -> str:
+    """What Flower's command prints, whatever its exit status (it is 0 for failed runs too)."""
+    command = [str(Path(sys.executable).parent / "flwr"), *words]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=CALL_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"`flwr {words[0]}` did not end within {CALL_S:g} s"
+    return done.stdout + done.stderr
+
+
+def _print(verdict: dict[str, Any], folder: RunFolder, form: str, spent: float) -> None:
+    from simulations import terminal
+
+    if form == "json":
+        terminal.print_json(folder, "verdict.json")
+    else:
+        terminal.print_verdict(verdict, folder, spent)
+    terminal.print_folder(folder.path.resolve())
