@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import shutil
+import signal
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -247,6 +250,29 @@ def test_a_crash_between_line_and_head_is_mended_and_noted(
         ("a torn line was cut off" if torn else "the head was one line behind")
         + ", as a crash leaves it; mended"
     ]
+
+
+def test_a_log_whose_desk_is_killed_at_any_moment_is_whole_and_goes_on(log: Path) -> None:
+    rng, written = random.Random(0), LINES
+    for _ in range(20):
+        child = os.fork()
+        if not child:  # only appends, until it is killed: pytest's own end is not for it
+            try:
+                audit = Audit(log, log.parent / "sign.key")
+                while True:
+                    audit.append(ENTRIES[3])
+            finally:
+                os._exit(1)
+        size, deadline = log.stat().st_size, time.monotonic() + 20
+        while log.stat().st_size == size and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.04))
+        os.kill(child, signal.SIGKILL)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+        found_now = verify(log, log.parent / "sign.pub").lines
+        assert found_now > written
+        written = found_now
+    Audit(log, log.parent / "sign.key").close()
 
 
 def test_a_desk_does_not_add_to_an_altered_log(written: Path, log: Path) -> None:

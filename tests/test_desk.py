@@ -48,7 +48,10 @@ from parties.exchange import (
     Query,
     Refusal,
     Request,
+    Reveal,
     Scores,
+    Settle,
+    Settled,
     Terms,
     Trained,
     Weights,
@@ -210,6 +213,9 @@ class Clerk:
             return Declaration("alpha", 10, 2, 2, 0, {"w": (self.size,)}, ("w",))
         if isinstance(request, Query):
             return Predictions(np.arange(2), np.array([[0.25, 0.75], [0.5, 0.5]]))
+        if isinstance(request, Settle):
+            earned = np.array([0.0, 1.0])
+            return Settled(2, 5, 0.5, 0.0, 0.0, np.arange(2), earned)
         weights = Weights({"w": np.full(self.size, len(self.asked), np.float32)}, 10)
         return Trained(10, (0.5,), weights if request.terms.models else None)
 
@@ -323,6 +329,18 @@ HOSTILE: dict[str, tuple[Request, str, dict[str, Any], str]] = {
     "models": (offer(), "run/x", {"shares": ["predictions"]}, "policy.shares"),
     "predictions": (offer(), "run/x", {"shares": ["models"]}, "policy.shares"),
     "rounds by the policy": (offer(), "run/x", {"most_rounds": 2}, "policy.most_rounds"),
+    "true classes": (
+        Reveal(ALONE, 0),
+        "run/x",
+        {"validation_outcomes": False},
+        "policy.validation_outcomes",
+    ),
+    "what each client earned": (
+        Settle(ALONE, 0, "contested", np.ones(2, int), np.ones(2)),
+        "run/x",
+        {"tells": "sums"},
+        "policy.tells",
+    ),
     "a large answer": (offer(), "run/x", {"most_bytes": 1500}, "policy.most_bytes"),
 }
 
@@ -343,7 +361,7 @@ def test_a_hostile_question_is_refused_and_written_down(name: str, tmp_path: Pat
     *_, came, left = lines(tmp_path)
     assert (came.direction, came.type) == ("received", type(request).__name__)
     assert (left.direction, left.type, left.note) == ("refused", "Refusal", answer.reason)
-    assert len(firm.asked) == (2 if name == "a large answer" else 1)
+    assert len(firm.asked) == (2 if name in ("a large answer", "what each client earned") else 1)
 
 
 def test_the_same_question_is_answered_where_nothing_forbids_it(tmp_path: Path) -> None:
@@ -363,12 +381,17 @@ def test_a_policy_that_was_tightened_holds_for_answers_given_before(tmp_path: Pa
     assert isinstance(desk.answer(offer(), "run/x"), Refusal)
 
 
-def test_the_study_is_checked_at_enrolment(tmp_path: Path) -> None:
+@pytest.mark.parametrize("study", ["", "6" * 64])
+def test_an_enrolment_for_another_study_is_refused_and_lets_nobody_in(
+    study: str, tmp_path: Path
+) -> None:
     desk = desk_in(tmp_path, Clerk(), replace(AGREED, study=STUDY))
-    answer = desk.answer(Enrol(0), ENROL)
+    answer = desk.answer(Enrol(0, study), ENROL)
     assert answer == Refusal("alpha: the study is not the one that was agreed")
     assert isinstance(desk.answer(offer(), "run/x"), Refusal)
     assert [x.direction for x in lines(tmp_path)] == ["received", "refused"] * 2
+    assert isinstance(desk.answer(Enrol(0, STUDY), ENROL), Declaration)
+    assert isinstance(desk.answer(offer(), "run/x"), Trained)
 
 
 @pytest.mark.parametrize("frame", [b"", b"hello", FRAMES[0][:-1], write_frame(pack(Refusal("x")))])
@@ -670,7 +693,7 @@ class Process:
 
 
 TOGETHER = Terms("train_sharing", models=True, predictions=False, rounds=2)
-EPOCHS = 1000  # a second or two of training
+EPOCHS = 2000  # two seconds of training, or more
 SESSION: list[tuple[Request, str]] = [
     (Enrol(0), ENROL),
     (Offer(TOGETHER, 0, 0, EPOCHS), "run/0/train_sharing/0/Offer"),

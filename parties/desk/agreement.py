@@ -49,8 +49,7 @@ class Agreement:
         if request.seed not in self.seeds:
             return "the seed is none of the study's"
         if isinstance(request, Enrol):
-            named = getattr(request, "study", "")
-            return "" if named == self.study else "the study is not the one that was agreed"
+            return "" if request.study == self.study else "the study is not the one that was agreed"
         terms = request.terms
         if terms.contract not in self.terms:
             return f"the study holds no contract {terms.contract!r:.60}"

@@ -46,13 +46,14 @@ class _Question:
         """The run that asks: a tag begins with it."""
         return self.tag.partition("/")[0]
 
-    def entry(self, direction: str, kind: str, frame: bytes | bytearray, note: str = "") -> Entry:
+    def entry(self, direction: str, kind: str, size: int, sha256: str, note: str = "") -> Entry:
+        """A line on this question, or on a frame that answers it."""
         return Entry(
             direction,
             OPERATOR,
             kind,
-            len(frame),
-            digest(frame),
+            size,
+            sha256,
             contract="" if isinstance(self.request, Enrol) else self.request.terms.contract,
             round=getattr(self.request, "round", 0),
             seed=self.request.seed,
@@ -108,7 +109,8 @@ class Desk:
             except ExchangeError as fault:
                 return self._refuse_unreadable(frame, tag, str(fault))
             question = _Question(request, tag, digest(frame))
-            self._audit.append(question.entry(RECEIVED, type(request).__name__, frame))
+            kind = type(request).__name__
+            self._audit.append(question.entry(RECEIVED, kind, len(frame), question.sha256))
             return self._reply(question)
 
     def note(self, text: str) -> None:
@@ -132,8 +134,8 @@ class Desk:
             answer, frame = self._refusal(kept_in)
         refused = isinstance(answer, Refusal)
         note = answer.reason if isinstance(answer, Refusal) else ""
-        direction = REFUSED if refused else SENT
-        self._audit.append(question.entry(direction, type(answer).__name__, frame, note))
+        direction, kind = REFUSED if refused else SENT, type(answer).__name__
+        self._audit.append(question.entry(direction, kind, len(frame), digest(frame), note))
         return frame
 
     def _objection(self, question: _Question) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from parties.exchange import Answer, Enrol, FedpactError, Request
+from parties.exchange import Answer, Enrol, FedpactError, Request, Reveal, Settled
 
 SHARES = ("models", "predictions")
 TELLS = ("clients", "sums")
@@ -66,7 +66,7 @@ class Policy:
                 return f"policy.shares does not hold {kind}, and {terms.contract} shares them"
         if self.most_rounds is not None and terms.rounds > self.most_rounds:
             return f"policy.most_rounds is below the rounds of {terms.contract}"
-        if type(request).__name__ == "Reveal" and not self.validation_outcomes:
+        if isinstance(request, Reveal) and not self.validation_outcomes:
             return "policy.validation_outcomes keeps true classes at home"
         return ""
 
@@ -74,8 +74,7 @@ class Policy:
         """Why an answer of so many bytes may not leave, or ""."""
         if self.most_bytes is not None and size > self.most_bytes:
             return "policy.most_bytes is below the size of the answer"
-        each = type(answer).__name__ == "Settled" and getattr(answer, "payoffs", None) is not None
-        if each and self.tells == "sums":
+        if isinstance(answer, Settled) and answer.ids is not None and self.tells == "sums":
             return "policy.tells keeps what each client earned at home"
         return ""
 
