@@ -10,6 +10,7 @@ import numpy as np
 
 from parties.backbones.canonical import Canonical, Frozen
 from parties.datasets import Dataset
+from parties.datasets.own import OwnData
 from parties.exchange import Array, Declaration, Enrol, FedpactError
 from parties.firm import Firm
 from parties.memory import Memory
@@ -241,6 +242,8 @@ class Study:
         pools: dict[str, dict[int, str]] = {}
         for name in self.names:
             firm = self.firms[name]
+            if isinstance(firm.dataset, OwnData):
+                continue  # firms of their own data number their clients as they like
             owners = pools.setdefault(type(firm.dataset).__name__, {})
             for i in firm.dataset.split(self.seeds[0]).training.ids.tolist():
                 other = owners.setdefault(i, name)

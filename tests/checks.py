@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 import hydra
 import numpy as np
+import pandas as pd
 from flwr.app import Message
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 
 from parties.backbones import Backbone
 from parties.backbones.canonical import Canonical
@@ -21,6 +23,8 @@ from parties.backbones.cnn import Cnn
 from parties.backbones.mlp import Mlp
 from parties.datasets import Dataset
 from parties.datasets.fashion_mnist import FILES, FashionMnist
+from parties.datasets.own import OwnData
+from parties.datasets.own.examples import EXAMPLES
 from parties.exchange import FedpactError, Packed, Weights
 from parties.reuse import CEILING, COST, ReuseMeasure, Target
 from parties.reuse.profile import Profile, Source
@@ -81,6 +85,38 @@ def write_fashion(folder: Path, packed: bool = True) -> Path:
             else:
                 (folder / name).write_bytes(content)
     return folder
+
+
+def write_own(folder: Path, kind: str = "csv", rows: int = 300) -> Path:
+    """Made-up data of a firm, as an example describes them; where the description is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(350)
+    description = folder / "data.yaml"
+    description.write_text(EXAMPLES[kind])
+    if kind == "images":
+        for i in range(rows):
+            shade = rng.integers(0, 100, (8, 8)) + 150 * (i % 2)
+            path = folder / "photos" / ("bag", "shoe")[i % 2] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(shade.astype(np.uint8)).save(path)
+        return description
+    income = rng.lognormal(10, 1, rows).round()
+    paid = rng.random(rows) < np.where(income > np.median(income), 0.9, 0.5)
+    table = pd.DataFrame({"client": np.arange(rows) + 7, "income": income})
+    table["housing"] = rng.choice(["rent", "own", "other"], rows)
+    if kind == "csv":
+        table.loc[::10, "income"] = np.nan
+        table["age"] = rng.integers(18, 90, rows)
+        table["paid_back"] = np.where(paid, "yes", "no")
+        table["name"], table["street"] = "somebody", "somewhere"
+        table.to_csv(folder / "clients.csv", index=False)
+        return description
+    table["client"] = [f"client {i}" for i in range(rows)]
+    table["paid_back"] = pd.Series(paid, dtype="boolean")
+    table["part"] = np.resize(["training", "training", "validation", "contested"], rows)
+    table["seed"] = pd.Series(np.where(np.arange(rows) < rows // 2, 0, 1), dtype="Int64")
+    table.to_parquet(folder / "clients.parquet")
+    return description
 
 
 def config_of(*overrides: str) -> DictConfig:
@@ -211,6 +247,10 @@ def check_dataset(dataset: Dataset) -> None:
     if isinstance(dataset, FashionMnist) and not dataset.installed:
         with TemporaryDirectory() as folder:
             check_dataset(replace(dataset, folder=str(write_fashion(Path(folder)))))
+        return
+    if isinstance(dataset, OwnData) and not Path(dataset.description).exists():
+        with TemporaryDirectory() as folder:
+            check_dataset(replace(dataset, description=str(write_own(Path(folder)))))
         return
     split, again, other = dataset.split(0), type(dataset).split(dataset, 0), dataset.split(1)
     parts = {

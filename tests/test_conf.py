@@ -63,6 +63,7 @@ from tests.checks import (
     plain,
     run_config,
     write_fashion,
+    write_own,
 )
 
 CONF = Path(conf.__file__).parent
@@ -168,6 +169,7 @@ RUNS = [
     *[("parties=ten_digits", f"partition={name}") for name in choices("partition")],
     *[("parties=ten_digits", f"shift={name}", "backbone=cnn") for name in choices("shift")],
     ("parties=ten_fashion",),
+    ("parties=two_own",),
     *[(f"training={name}",) for name in choices("training")],
     *[
         (f"stopping={name}", "parties.lender_a.kept_back=0.2", "parties.lender_b.kept_back=0.2")
@@ -188,6 +190,7 @@ RUNS = [
         for name in ("krum", "multi_krum", "bulyan")
     ],
 ]
+OWNERS = ("alpha", "beta")
 MADE_UP = ("parties.firm_0.dataset.limit=0",)  # the made-up images are few
 RUN_WITH_EXPERIMENTS = {
     "loans": {"parties": "lenders", "study": "all_contracts", "strategy": "forward"},
@@ -219,6 +222,10 @@ def test_every_choice_runs(overrides: tuple[str, ...], tmp_path: Path) -> None:
     if fashion or overrides[0] == "parties=ten_fashion":
         folder = write_fashion(tmp_path / "fashion")
         overrides = (*overrides, f"parties.firm_0.dataset.folder={folder}")
+    if overrides[0] == "parties=two_own":
+        small = ("study.seeds=1", "training.epochs=1", "progress=none")
+        path = write_own(tmp_path / "own")  # the same clients, whatever firms know of them
+        overrides = (*overrides, *(f"parties.{n}.dataset.description={path}" for n in OWNERS))
     config = run_config(tmp_path, *small, *overrides)
     study = study_of(json.loads(config["config"]))
     hold_on(InlineGrid(_client(), contexts(config)), config)
