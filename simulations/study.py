@@ -457,7 +457,7 @@ def study_of(
             )
     return Study(
         name=str(config["study"]["name"]),
-        seeds=_seeds(config["study"]["seeds"]),
+        seeds=seeds_of(config["study"]["seeds"]),
         firms={name: make(config["parties"][name]) for name in sorted(config["parties"])},
         contracts={name: make(known[name]) for name in wanted},
         watch=_flag(config["study"]["watch"], "study.watch"),
@@ -487,7 +487,7 @@ def _flag(value: object, name: str) -> bool:
     return value
 
 
-def _seeds(value: object) -> tuple[int, ...]:
+def seeds_of(value: object) -> tuple[int, ...]:
     """A number of seeds n means 0..n-1; a list is taken as it is."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return tuple(range(value))
