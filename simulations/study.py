@@ -154,7 +154,11 @@ class Study:
         """File -> sha256 of all data that the firms read (nothing, of firms elsewhere)."""
         if self.away:
             return {}
-        found = {k: v for name in self.names for k, v in self.firms[name].dataset.hashes().items()}
+        found: dict[str, str] = {}
+        for name in self.names:
+            dataset = self.firms[name].dataset
+            own = f"{name}/" if isinstance(dataset, OwnData) else ""  # each has its data.yaml
+            found |= {f"{own}{file}": sha256 for file, sha256 in dataset.hashes().items()}
         for frozen in self._frozen:
             found |= frozen.hashes()
         return found

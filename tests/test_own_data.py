@@ -6,6 +6,7 @@ import gzip
 import json
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -65,6 +66,7 @@ def findings(path: Path) -> list[Finding]:
     return list(read(path).findings)
 
 
+HEAD = b"IHDR" + bytes.fromhex("000186a0000186a00800000000")  # 100,000 x 100,000 pixels
 GOOD = """client,x,kind,good,part
 9,2,a,1,training
 3,6,b,0,training
@@ -341,7 +343,7 @@ def test_of_many_rows_the_first_five_and_their_number_are_told(tmp_path: Path) -
         ({"parts": {"folds": {"training": 0, "held_out": 1}}}, "training: is 0; legal is a whole"),
         ({"parts": {"column": "part", "folds": {}}}, "in one way which rows are for what"),
         ({"parts": {}}, "in one way which rows are for what"),
-        ({"separator": ";;"}, "separator: is ';;'; legal is one character"),
+        ({"separator": ";;"}, "separator: is ';;'; legal is \",\" or"),
     ],
 )
 def test_a_mistake_in_a_description_is_told(
@@ -391,6 +393,12 @@ def test_a_broken_file_is_told_and_no_traceback(
     assert any(told in str(found) for found in findings(path)), findings(path)
 
 
+def bomb(path: Path) -> None:
+    """Give a PNG the head of a huge one."""
+    content = path.read_bytes()
+    path.write_bytes(content[:12] + HEAD + crc32(HEAD).to_bytes(4) + content[33:])
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
@@ -401,6 +409,8 @@ def test_a_broken_file_is_told_and_no_traceback(
         (lambda photos: Image.new("L", (8, 8)).save(photos / "bag" / "x.png"), "is no id"),
         (lambda photos: (photos / "hat").mkdir(), "hat: are sub-folders of no class"),
         (lambda photos: (photos / "shoe").rename(photos / "boot"), "shoe: is a class, and no im"),
+        (lambda photos: (photos / "bag" / "9.png").mkdir(), "cannot be read (Is a directory)"),
+        (lambda photos: bomb(photos / "bag" / "0.png"), "DecompressionBomb"),
         (lambda photos: photos.rename(photos.parent / "pictures"), "no such folder is there"),
     ],
 )
@@ -421,7 +431,12 @@ def test_whatever_a_description_holds_the_answer_is_findings(
         st.lists(st.one_of(st.text(max_size=2), st.integers(0, 2)), max_size=3),
         st.dictionaries(st.sampled_from(["column", "type", "folds"]), st.integers(), max_size=2),
     )  # fmt: skip
-    said = yaml.safe_load(yaml.safe_dump({**TINY, "separator": ",", "images": None}))
+    folder = tmp_path_factory.mktemp("odd")
+    if data.draw(st.booleans()):
+        path = write(folder, GOOD)
+    else:
+        path = write_own(folder, data.draw(st.sampled_from(["csv", "images"])), 8)
+    said = yaml.safe_load(path.read_text())
     place = said
     while isinstance(place, dict) and place:
         key = data.draw(st.sampled_from(sorted(place)))
@@ -430,10 +445,14 @@ def test_whatever_a_description_holds_the_answer_is_findings(
             continue
         place[key] = data.draw(odd)
         break
-    path = write(tmp_path_factory.mktemp("odd"), GOOD)
     path.write_text(yaml.safe_dump(said))
-    if not findings(path):
-        OwnData(str(path)).split(0)
+    dataset, holding = OwnData(str(path)), read(path)
+    sound = not holding.findings and not dataset.objections(holding)
+    if sound and len(holding.parts(0).get("training", ())):
+        assert np.isfinite(dataset.split(0).training.features).all()
+    else:
+        with pytest.raises(FedpactError):
+            dataset.split(0)
 
 
 @pytest.mark.parametrize(
@@ -500,6 +519,10 @@ def test_two_lenders_hold_a_study_on_data_of_their_own(tmp_path: Path) -> None:
     for part in ("training", "validation", "contested"):
         np.testing.assert_array_equal(getattr(one, part).ids, getattr(two, part).ids)
     assert one.training.features.shape[1] != two.training.features.shape[1]
+    assert list(study.hashes()) == [
+        "lender_a/data.yaml", "lender_a/clients.csv",
+        "lender_b/data.yaml", "lender_b/clients.parquet",
+    ]  # fmt: skip
 
     from simulations.engines import apps
 

@@ -326,8 +326,8 @@ class _Reader:
             folder=path.parent,
             files=files,
             images=images,
-            separator=self.take(raw, "separator", "", _letter, "one character", ","),
-            decimal=self.take(raw, "decimal", "", _letter, "one character", "."),
+            separator=self.take(raw, "separator", "", _one_of(",;|:\t "), _SEPARATORS, ","),
+            decimal=self.take(raw, "decimal", "", _one_of(".,"), '"." or ","', "."),
             blank=tuple(self.take(raw, "blank", "", _texts, "a list of texts", [""])),
             identity=self._identity(raw, images is not None),
             label=self._label(raw, images is not None),
@@ -371,7 +371,7 @@ class _Reader:
         own = self._part(raw, "label", ("classes",) if images else ("column", "classes"))
         column = None if images else self.take(own, "column", "label", _text, "a column's name")
         classes = self.take(own, "classes", "label", _levels, f"{LEVELS}; the first is class 0")
-        if images and classes is not None and not _texts(classes):
+        if images and classes is not None and not _folders(classes):
             self.add("label.classes", f"is {classes!r}; legal are names of sub-folders, in quotes.")
             return None
         bad = classes is None or (column is None and not images)
@@ -494,8 +494,16 @@ _TOP = (
 _NOTHING: Mapping[str, Any] = {}
 
 
-def _letter(value: Any) -> bool:
-    return isinstance(value, str) and len(value) == 1
+_SEPARATORS = '"," or ";", "|", ":", a space, or a tab ("\\t")'
+
+
+def _one_of(letters: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and len(value) == 1 and value in letters
+
+
+def _folders(value: Any) -> bool:
+    """Names of sub-folders, and no paths."""
+    return _texts(value) and all(Path(v).name == v and "\0" not in v for v in value)
 
 
 def _table(value: Any) -> bool:

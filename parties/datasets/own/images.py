@@ -19,6 +19,7 @@ from parties.exchange import Array
 ENDINGS = (".png", ".jpg", ".jpeg")
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA")  # 8 bits a channel or fewer
 WHITE = 255.0
+BROKEN = (UnidentifiedImageError, OSError, ValueError, SyntaxError)  # Pillow raises them all
 
 
 def read_images(said: Description, findings: list[Finding]) -> Holding:
@@ -62,7 +63,11 @@ class _Folder:
         problems: dict[str, list[str]] = {}
         for file in self.files:
             shown = f"{file.parent.name}/{file.name}"
-            content = file.read_bytes()
+            try:
+                content = file.read_bytes()
+            except OSError as fault:
+                problems.setdefault(f"cannot be read ({fault.strerror}).", []).append(shown)
+                continue
             digest.update(f"{shown}\0{hashlib.sha256(content).hexdigest()}\n".encode())
             read = self._pixels(content)
             if isinstance(read, str):
@@ -107,7 +112,7 @@ class _Folder:
                     return f"has pixels of kind {image.mode}; legal are {', '.join(MODES)}."
                 flat: Array = np.asarray(image.convert("L" if grey else "RGB"), np.uint8)
                 return flat.reshape(-1)
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as fault:
+        except (*BROKEN, Image.DecompressionBombError) as fault:
             return f"is no PNG or JPEG that can be read ({type(fault).__name__}). Replace it."
 
     def _ids(self) -> Array | None:
