@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import final
@@ -47,10 +48,12 @@ class Authority:
         write_secret(key, _pem(self._key))
         certificate.write_bytes(self._own.public_bytes(serialization.Encoding.PEM))
 
-    def write_server(self, certificate: Path, key: Path, host: str) -> None:
-        """A certificate with which a server is `host`, and this machine."""
+    def write_server(
+        self, certificate: Path, key: Path, host: str, also: Sequence[str] = LOOPBACK
+    ) -> None:
+        """A certificate with which a server is `host`, and by default this machine."""
         own = ec.generate_private_key(ec.SECP384R1())
-        names = dict.fromkeys([host, *LOOPBACK])
+        names = dict.fromkeys([host, *also])
         signer = self._own.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         signed = (
             self._started(_named(host[:64]), own.public_key())

@@ -101,9 +101,9 @@ def find_operator(folder: Path | None = None) -> OperatorFolder:
 
 def check_firm_name(name: str) -> None:
     """A firm's name is the name of its files, too."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", name) or name in CLOSED:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{1,62}", name) or name in CLOSED:
         raise FedpactError(
-            f"A firm is called {name!r}; in a deployment legal are 1 to 63 letters, digits, '_' "
+            f"A firm is called {name!r}; in a deployment legal are 2 to 63 letters, digits, '_' "
             f"and '-', and not {', '.join(CLOSED)}: files and keys have its name. Rename it in "
             "your parties=... file."
         )
