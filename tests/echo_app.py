@@ -12,6 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 
 client = ClientApp()
 server = ServerApp()
+broken = ServerApp()
 
 
 @client.query()
@@ -37,3 +38,9 @@ def ask(grid: Grid, context: Context) -> None:
     folder = Path(str(context.run_config["folder"]))
     folder.mkdir(exist_ok=True)
     (folder / "told.json").write_text(json.dumps(told))
+
+
+@broken.main()
+def fail(grid: Grid, context: Context) -> None:
+    """A run that cannot be completed."""
+    raise RuntimeError("the operator's app is broken")

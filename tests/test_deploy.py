@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -23,6 +24,7 @@ from parties.reuse.signing import is_signed, sign
 from simulations.build import as_text, sha256
 from simulations.deploy import writing
 from simulations.deploy.__main__ import main
+from simulations.deploy.bundle import write_bundle
 from simulations.deploy.certificates import Authority
 from simulations.deploy.layout import Deployment, FirmFolder, find_firm
 from simulations.deploy.writing import Place, write_deployment
@@ -238,8 +240,10 @@ def test_pages_name_the_port_the_digest_what_leaves_and_only_scripts_that_there_
 
 
 @pytest.mark.flower
-def test_two_real_nodes_with_tls_and_keys_are_asked_and_answer_and_nothing_is_left() -> None:
+def test_real_nodes_with_tls_and_keys_answer_and_scripts_say_how_a_run_ended() -> None:
     with federation(*SMALL_LOANS, echo=True) as held:
+        early = held.run(timeout=60)
+        assert (early.returncode, "not started" in early.stderr) == (2, True), early.stderr
         superlink = held.start_superlink()
         held.register()
         held.register()  # twice does no harm
@@ -250,6 +254,11 @@ def test_two_real_nodes_with_tls_and_keys_are_asked_and_answer_and_nothing_is_le
         assert done.returncode == 0, done.stdout + done.stderr
         assert "finished:completed" in done.stdout
         assert list(FIRMS) == json.loads((held.folder.operator.results / "told.json").read_text())
+        shutil.rmtree(held.folder.operator.app)
+        apps = ("tests.echo_app:broken", "tests.echo_app:client")
+        write_bundle(held.folder.operator.app, held.folder.study.read_text(), *apps)
+        failed = held.run(timeout=60)
+        assert (failed.returncode, "finished:failed" in failed.stdout) == (1, True), failed.stdout
         for firm, node in zip(FIRMS, nodes, strict=True):
             held.call(held.folder.firm(firm).path / "stop.sh")
             assert node.wait(1) == 0
