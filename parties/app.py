@@ -10,9 +10,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from parties.answering import Answering, Tagging
-from parties.exchange import Answer, Array, Fault, Request, pack, unpack
+from parties.exchange import Answer, Array, Fault, Packed, Request, pack, unpack
 from parties.memory import Memory
-from parties.wire import read_record, write_record
+from parties.wire import read_records, write_records
 
 log = logging.getLogger("fedpact.firm")
 
@@ -22,27 +22,34 @@ def client_app(firm_of: Callable[[Context], Answering]) -> ClientApp:
     app = ClientApp()
 
     def answer(message: Message, context: Context) -> Message:
-        try:
-            request = unpack(read_record(message.content))
-            memory = Memory(_Models(context.state), _Notes(context.state))
-            assert isinstance(request, Request)
-            firm = firm_of(context)
-            if isinstance(firm, Tagging):
-                firm = firm.under(str(message.content.config_records["tag"]["tag"]))
-            told: Answer = firm.answer(request, memory)
-        except Exception as fault:
-            # The text may quote private data: it goes to the firm's own log, not to the operator.
-            log.exception("node %s could not answer", context.node_id)
-            told = Fault(type(fault).__name__)
-        reply = write_record(pack(told))
-        # The operator knows by this tag which question is answered, and refuses stale ones.
-        reply["tag"] = message.content["tag"]
-        return Message(reply, reply_to=message)
+        # The operator knows by its tag which question is answered, and refuses stale ones.
+        told = [
+            (tag, pack(_told(packed, tag, context, firm_of)))
+            for tag, packed in read_records(message.content)
+        ]
+        return Message(write_records(told), reply_to=message)
 
     app.train()(answer)
     app.query()(answer)
     app.evaluate()(answer)
     return app
+
+
+def _told(
+    packed: Packed, tag: str, context: Context, firm_of: Callable[[Context], Answering]
+) -> Answer:
+    """The firm's answer to one question, or the kind of what went wrong."""
+    try:
+        request = unpack(packed)
+        assert isinstance(request, Request)
+        firm = firm_of(context)
+        if isinstance(firm, Tagging):
+            firm = firm.under(tag)
+        return firm.answer(request, Memory(_Models(context.state), _Notes(context.state)))
+    except Exception as fault:
+        # The text may quote private data: it goes to the firm's own log, not to the operator.
+        log.exception("node %s could not answer", context.node_id)
+        return Fault(type(fault).__name__)
 
 
 class _Models(MutableMapping[str, dict[str, Array]]):

@@ -245,7 +245,7 @@ class Firm:
                 offer.seed, offer.round, offer.epochs, start, offer.proximal
             )
         else:
-            arrays, losses = self._models.own(offer.seed, memory.models)
+            arrays, losses = self._models.own(offer.seed, memory)
         weights = None
         if offer.terms.models:
             precision = (
@@ -263,14 +263,14 @@ class Firm:
         cases = parts.get(query.part, split.common)
         if cases is None:
             raise FedpactError(f"{self.name} has no {query.part} clients; use market=own_cases.")
-        arrays, _ = self._models.own(query.seed, memory.models)
+        arrays, _ = self._models.own(query.seed, memory)
         return Predictions(cases.ids, self._models.opinion(arrays, cases.features, query.seed))
 
     def _act(self, play: Play, memory: Memory) -> Actions:
         cases = self.dataset.split(play.seed).contested
         if cases is None:
             raise FedpactError(f"{self.name} contests no clients; use market=own_cases.")
-        arrays, _ = self._models.own(play.seed, memory.models)
+        arrays, _ = self._models.own(play.seed, memory)
         own = Predictions(cases.ids, self._models.probabilities(arrays, cases.features, play.seed))
         if play.rival is not None and not np.array_equal(play.rival.ids, own.ids):
             raise FedpactError(f"{self.name} was sent predictions for other clients than its own.")
@@ -288,7 +288,7 @@ class Firm:
         if model is not None:
             opinions.append(self._models.opinion(dict(model.arrays), cases.features, serve.seed))
         if model is None or serve.terms.predictions:
-            own, losses = self._models.own(serve.seed, memory.models)
+            own, losses = self._models.own(serve.seed, memory)
             passes = len(self._models.whole(serve.seed).ids) * len(losses)
             opinions.append(self._models.opinion(own, cases.features, serve.seed))
         for name in sorted(serve.others):
@@ -342,7 +342,7 @@ class Firm:
             raise FedpactError(f"{self.name} has no held-out cases; use a market of clients.")
         if not measure.compare and measure.model is not None:
             return self._score(dict(measure.model.arrays), cases, measure)
-        mine, losses = self._models.own(measure.seed, memory.models)
+        mine, losses = self._models.own(measure.seed, memory)
         passes = len(self._models.whole(measure.seed).ids) * len(losses)
         adopted, found, report = self._gated(measure, mine, memory)
         own = self._models.losses(mine, cases, measure.seed)
@@ -453,7 +453,7 @@ class Firm:
             )
             told = adopter.adopt(model)
             return told.name, own if told.module is None else told.module, told.report
-        rival, epochs = self._models.own(measure.seed, memory.models, whole=False)
+        rival, epochs = self._models.own(measure.seed, memory, whole=False)
         losses = {
             name: float(self._models.losses(arrays, judging, measure.seed).per_case.mean())
             for name, arrays in {"own": rival, **offered}.items()

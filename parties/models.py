@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import final
 
@@ -14,6 +13,7 @@ from parties.backbones import Backbone
 from parties.datasets import Dataset, Examples
 from parties.exchange import Array
 from parties.fitting import Fit, fitter
+from parties.memory import Memory
 from parties.reuse.profile import Profile
 from parties.training import Training, load_weights, random_seed
 
@@ -50,22 +50,20 @@ class Models:
     kept_back: float
 
     def own(
-        self, seed: int, remembered: MutableMapping[str, dict[str, Array]], whole: bool = True
+        self, seed: int, memory: Memory, whole: bool = True
     ) -> tuple[dict[str, Array], tuple[float, ...]]:
         """The firm's own model of this seed, trained once and remembered.
 
         Args:
-            remembered: the models that it remembers, by name; this one is added.
+            memory: what it remembers; this one is added.
             whole: trained on all of its examples; else without those that it keeps back.
         """
         key = f"own/{seed}" if whole else f"own/{seed}/kept back"
-        if key not in remembered:
+        if key not in memory.models:
             arrays, losses = self.fit(seed, 0, self.training.epochs, None, whole=whole)
-            for stale in list(remembered):
-                if stale.split("/")[1] != str(seed):
-                    del remembered[stale]
-            remembered[key] = {**arrays, LOSSES: np.asarray(losses)}
-        kept = dict(remembered[key])
+            memory.make_room(seed)
+            memory.models[key] = {**arrays, LOSSES: np.asarray(losses)}
+        kept = dict(memory.models[key])
         return kept, tuple(float(v) for v in kept.pop(LOSSES))
 
     def fit(

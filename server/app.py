@@ -10,7 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from parties.exchange import FedpactError
 from server.docket import Docket as Docket
-from server.docket import hold_docket
+from server.docket import hold_docket, hold_docket_abreast
 from server.transport import Apart, Transport
 
 
@@ -31,8 +31,12 @@ def server_app(
     def main(grid: Grid, context: Context) -> None:
         try:
             with closing(docket_of(context)) as docket:
-                way = Transport(grid, docket.firms, docket.limits, docket.audit, apart_of(context))
-                hold_docket(docket, way)
+                apart = apart_of(context)
+                way = Transport(grid, docket.firms, docket.limits, docket.audit, apart)
+                if apart is None:
+                    hold_docket(docket, way)
+                else:
+                    hold_docket_abreast(docket, way)
         except FedpactError as fault:
             ended(context, fault)
             raise

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from parties.exchange import Declaration, Request
+from server.abreast import hold_abreast
 from server.intake import Limits
 from server.outcome import Case, Outcome, Progress, Record
+from server.rounds import Ask
 from server.session import hold_session
 from server.settling import Settling
-from server.transport import Answers, Sent
+from server.transport import Answers, Sent, Transport
 
 
 class Docket(Record, Protocol):
@@ -62,10 +65,29 @@ def hold_docket(docket: Docket, operator: Operator) -> None:
             declared = dict(operator.enrol(case.seed))
             docket.enrolled(declared)
             enrolled = case.seed
-        case = replace(
-            case,
-            populations={n: d.examples + d.held_out for n, d in declared.items()},
-            riders=tuple(n for n, d in sorted(declared.items()) if not d.contributes),
-        )
-        begin = docket.progress(case)
-        docket.file(hold_session(case, operator.ask, docket.settling, docket, begin))
+        _hold(case, declared, docket, operator.ask)
+
+
+def hold_docket_abreast(docket: Docket, operator: Transport) -> None:
+    """The same for firms that are far away: many sessions side by side, a message a firm and step.
+
+    Every session comes to the same as by itself.
+    """
+    cases = list(docket.pending())
+    for begin in range(0, len(cases), docket.limits.abreast):
+        group = cases[begin : begin + docket.limits.abreast]
+        declared = operator.enrol_all(list(dict.fromkeys(case.seed for case in group)))
+        for told in declared.values():
+            docket.enrolled(told)
+        sessions = {case.name: partial(_hold, case, declared[case.seed], docket) for case in group}
+        hold_abreast(sessions, operator.ask_all)
+
+
+def _hold(case: Case, declared: Mapping[str, Declaration], docket: Docket, ask: Ask) -> None:
+    """Hold one session, and file it."""
+    case = replace(
+        case,
+        populations={n: d.examples + d.held_out for n, d in declared.items()},
+        riders=tuple(n for n, d in sorted(declared.items()) if not d.contributes),
+    )
+    docket.file(hold_session(case, ask, docket.settling, docket, docket.progress(case)))

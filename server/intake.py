@@ -63,21 +63,23 @@ class Limits:
         minimum_firms: a run ends where fewer firms enrol, or answer when models are measured. (A
             round of training with too few for its rule is void, and the next one is held.)
         wait_s: seconds to wait for one round's answers.
+        abreast: sessions that are held side by side where firms are far away.
     """
 
     max_norm: float = 1e4
     minimum_firms: int = 2
     wait_s: float = 600.0
+    abreast: int = 40
 
     def __post_init__(self) -> None:
-        for name, least in (("max_norm", 0.0), ("wait_s", 0.0), ("minimum_firms", 1)):
-            value = getattr(self, name)
+        for name in ("max_norm", "wait_s", "minimum_firms", "abreast"):
+            value, counts = getattr(self, name), name in ("minimum_firms", "abreast")
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            whole = name != "minimum_firms" or isinstance(value, int)
-            if not number or not whole or not np.isfinite(value) or value < least or value == 0:
+            whole = not counts or isinstance(value, int)
+            if not number or not whole or not np.isfinite(value) or value <= 0:
                 raise FedpactError(
-                    f"limits.{name} is {value!r}; legal is a "
-                    f"{'whole ' if name == 'minimum_firms' else ''}number > 0."
+                    f"limits.{name} is {value!r}; legal is a {'whole ' if counts else ''}number "
+                    "> 0."
                 )
 
 

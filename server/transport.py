@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, final
 from uuid import uuid4
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from parties.exchange import (
@@ -29,7 +29,7 @@ from parties.exchange import (
     pack,
     unpack,
 )
-from parties.wire import read_record, write_record
+from parties.wire import read_records, write_records
 from server.intake import Limits, UnacceptableError, accept
 from server.patience import Patience
 
@@ -47,7 +47,10 @@ class TooFewFirmsError(FedpactError):
 @final
 @dataclass(frozen=True)
 class Sent:
-    """One message of the run, for the audit: who sent what to whom, and how large it was."""
+    """One message of the run, for the audit: who sent what to whom, and how large it was.
+
+    (Of which session it was is only said where several are held side by side.)
+    """
 
     seed: int
     contract: str
@@ -57,6 +60,22 @@ class Sent:
     kind: str
     carries: str
     bytes: int
+    session: str = ""
+
+
+@final
+@dataclass(frozen=True)
+class Question:
+    """What firms are asked at once, a request each.
+
+    Args:
+        minimum: of usable answers and refusals; None: the run's.
+        session: which one asks, where several are held side by side.
+    """
+
+    requests: Mapping[str, Request]
+    minimum: int | None = None
+    session: str = ""
 
 
 @final
@@ -163,7 +182,7 @@ class Transport:
         self._apart = apart
         self._run = uuid4().hex[:12]
         self._nodes: dict[str, int] = {}
-        self._declared: dict[str, Declaration] = {}
+        self._declared: dict[int, dict[str, Declaration]] = {}
 
     # --------------------------------------------------------------------------- enrolment
 
@@ -189,12 +208,32 @@ class Transport:
                 f"{self._limits.minimum_firms}. Missing: {', '.join(missing)}. "
                 f"{answers.first_fault}. Start those firms, or lower limits.minimum_firms."
             )
-        self._declared = {
-            name: answer
-            for name, answer in answers.usable.items()
-            if isinstance(answer, Declaration)
-        }
-        return self._declared
+        return self._enrolled(seed, answers)
+
+    def enrol_all(self, seeds: Sequence[int]) -> dict[int, dict[str, Declaration]]:
+        """The same for several seeds: the first finds the firms, the others are one message each.
+
+        Raises:
+            TooFewFirmsError: as `enrol`.
+        """
+        found = {seeds[0]: self.enrol(seeds[0])}
+        further = [
+            Question(dict.fromkeys(self._nodes, Enrol(seed, self._study))) for seed in seeds[1:]
+        ]
+        for seed, answers in zip(seeds[1:], self.ask_all(further), strict=True):
+            if isinstance(answers, TooFewFirmsError):
+                raise answers
+            found[seed] = self._enrolled(seed, answers)
+        return found
+
+    def _enrolled(self, seed: int, answers: Answers) -> dict[str, Declaration]:
+        declared = {n: a for n, a in answers.usable.items() if isinstance(a, Declaration)}
+        self._declared[seed] = declared
+        return declared
+
+    @property
+    def _study(self) -> str:
+        return "" if self._apart is None else self._apart.study
 
     def _enrol_once(self, seed: int, deadline: float) -> Answers:
         nodes = sorted(self._grid.get_node_ids())
@@ -204,8 +243,8 @@ class Transport:
         keys = {} if self._apart is None else self._apart.firm_of(self._grid)
         # Who is behind a node is not known yet: nodes are numbered until they say their name.
         numbered = {f"{NODE}{place:04}": node for place, node in enumerate(nodes)}
-        question = Enrol(seed, "" if self._apart is None else self._apart.study)
-        raw = self._deliver(numbered, dict.fromkeys(numbered, question), deadline)
+        question = Question(dict.fromkeys(numbered, Enrol(seed, self._study)))
+        raw = self._deliver(numbered, [question], deadline)[0]
         found = Answers(faulty=raw.faulty, silent=raw.silent, refused=raw.refused)
         self._nodes = {}
         for number, node in numbered.items():
@@ -234,84 +273,133 @@ class Transport:
         Raises:
             TooFewFirmsError: fewer than `minimum` (default: the run's) usable answers and refusals.
         """
+        answers = self.ask_all([Question(requests, minimum)])[0]
+        if isinstance(answers, TooFewFirmsError):
+            raise answers
+        return answers
+
+    def ask_all(self, questions: Sequence[Question]) -> list[Answers | TooFewFirmsError]:
+        """Ask several questions at once: one message a firm, whatever their number.
+
+        Returns:
+            For each question its answers, or that there are fewer than it needs.
+        """
         deadline = time.monotonic() + self._limits.wait_s
-        known = {name: request for name, request in requests.items() if name in self._nodes}
-        answers = self._deliver(self._nodes, known, deadline)
-        for name in sorted(set(requests) - set(known)):
-            answers.silent[name] = "it never enrolled"
-        return enough(answers, self._limits.minimum_firms if minimum is None else minimum)
+        told: list[Answers | TooFewFirmsError] = []
+        found = self._deliver(self._nodes, questions, deadline) if questions else []
+        for question, answers in zip(questions, found, strict=True):
+            for name in sorted(set(question.requests) - set(self._nodes)):
+                answers.silent[name] = "it never enrolled"
+            least = question.minimum
+            try:
+                told.append(enough(answers, self._limits.minimum_firms if least is None else least))
+            except TooFewFirmsError as few:
+                told.append(few)
+        return told
 
     def _deliver(
-        self, nodes: Mapping[str, int], requests: Mapping[str, Request], deadline: float
-    ) -> Answers:
-        asked, make = {}, dict[str, Callable[[], Message]]()
+        self, nodes: Mapping[str, int], questions: Sequence[Question], deadline: float
+    ) -> list[Answers]:
+        asked: dict[str, list[tuple[int, Request]]] = {}
+        for place, question in enumerate(questions):
+            for name in sorted(question.requests):
+                if name in nodes:
+                    asked.setdefault(name, []).append((place, question.requests[name]))
+        make = dict[str, Callable[[], Message]]()
         # One record a distinct question: engines send a broadcast's arrays once.
-        records: dict[int, tuple[Packed, RecordDict]] = {}
-        for name in sorted(requests):
-            request = requests[name]
-            if id(request) not in records:
-                records[id(request)] = self._record(request)
-            packed, content = records[id(request)]
-            make[name] = partial(Message, content, nodes[name], _verb(request))
-            asked[nodes[name]] = name
-            self._audit(_sent(request, packed, OPERATOR, name))
+        packed: dict[int, Packed] = {}
+        records: dict[tuple[int, ...], RecordDict] = {}
+        for name in sorted(asked):
+            requests = [request for _, request in asked[name]]
+            for place, request in asked[name]:
+                if id(request) not in packed:
+                    packed[id(request)] = self._packed(request)
+                session = questions[place].session
+                self._audit(_sent(request, packed[id(request)], OPERATOR, name, session))
+            key = tuple(map(id, requests))
+            if key not in records:
+                records[key] = write_records([(self._tag(r), packed[id(r)]) for r in requests])
+            make[name] = partial(Message, records[key], nodes[name], _verb(requests[0]))
+        replies = self._replies(make, {nodes[name]: name for name in make}, deadline)
+        return self._collect(replies, asked, questions)
+
+    def _replies(
+        self, make: Mapping[str, Callable[[], Message]], asked: Mapping[int, str], deadline: float
+    ) -> list[tuple[str, Message]]:
+        """Firms and what their nodes replied, by name; "" where nobody was asked."""
         if self._apart is not None:
-            found = self._apart.patience.replies(self._grid, make, deadline)
-            return self._collect(sorted(found.items()), requests)
+            return sorted(self._apart.patience.replies(self._grid, make, deadline).items())
         wait = max(deadline - time.monotonic(), 0.1)
         messages = [question() for question in make.values()]
         replies = list(self._grid.send_and_receive(messages, timeout=wait)) if messages else []
         named = [(asked.get(reply.metadata.src_node_id, ""), reply) for reply in replies]
-        return self._collect(sorted(named, key=lambda pair: pair[0]), requests)
+        return sorted(named, key=lambda pair: pair[0])
 
     def _collect(
-        self, replies: list[tuple[str, Message]], requests: Mapping[str, Request]
-    ) -> Answers:
-        answers = Answers()
+        self,
+        replies: list[tuple[str, Message]],
+        asked: Mapping[str, list[tuple[int, Request]]],
+        questions: Sequence[Question],
+    ) -> list[Answers]:
+        found = [Answers() for _ in questions]
         for name, reply in replies:
-            if not name or name in answers.usable:
+            if not name or all(name in found[place].usable for place, _ in asked[name]):
                 log.warning("a reply nobody waits for was dropped (%s)", name or "unknown node")
                 continue
             if reply.has_error():
-                answers.silent[name] = reply.error.reason or f"error {reply.error.code}"
+                for place, _ in asked[name]:
+                    reason = reply.error.reason or f"error {reply.error.code}"
+                    found[place].silent[name] = reason
                 continue
             try:
-                answer = self._read(reply.content, requests[name], name)
+                told = _tagged(reply.content, len(asked[name]))
             except (ExchangeError, UnacceptableError) as fault:
-                answers.faulty[name] = str(fault)
+                for place, _ in asked[name]:
+                    found[place].faulty[name] = str(fault)
                 continue
-            if isinstance(answer, Refusal):
-                answers.refused[name] = answer.reason
-            elif isinstance(answer, Fault):
-                answers.silent[name] = f"it failed with {answer.kind} (its own log says why)"
-            else:
-                answers.usable[name] = answer
-        heard = {*answers.usable, *answers.refused, *answers.faulty, *answers.silent}
-        for name in sorted(set(requests) - heard):
-            answers.silent[name] = f"no answer within {self._limits.wait_s:g} s"
-        return answers
+            for (place, request), (tag, packed) in zip(asked[name], told, strict=True):
+                session = questions[place].session
+                self._note(found[place], name, request, tag, packed, session)
+        for question, answers in zip(questions, found, strict=True):
+            heard = {*answers.usable, *answers.refused, *answers.faulty, *answers.silent}
+            for name in sorted(set(question.requests) & set(asked) - heard):
+                answers.silent[name] = f"no answer within {self._limits.wait_s:g} s"
+        return found
 
-    def _read(self, content: RecordDict, request: Request, name: str) -> Answer:
+    def _note(
+        self, answers: Answers, name: str, request: Request, tag: str, packed: Packed, session: str
+    ) -> None:
+        """Put one answer where it belongs."""
         try:
-            tag, packed = content.config_records["tag"]["tag"], read_record(content)
-        except (KeyError, ValueError, TypeError, EOFError) as fault:
-            raise ExchangeError(f"a reply without its records: {fault}") from fault
+            answer = self._read(tag, packed, request, name, session)
+        except (ExchangeError, UnacceptableError) as fault:
+            answers.faulty[name] = str(fault)
+            return
+        if isinstance(answer, Refusal):
+            answers.refused[name] = answer.reason
+        elif isinstance(answer, Fault):
+            answers.silent[name] = f"it failed with {answer.kind} (its own log says why)"
+        else:
+            answers.usable[name] = answer
+
+    def _read(self, tag: str, packed: Packed, request: Request, name: str, session: str) -> Answer:
         if tag != self._tag(request):
             raise UnacceptableError(f"answers {tag!r}, the open question is {self._tag(request)!r}")
         answer = unpack(packed)
         if not isinstance(answer, Answer):
             raise UnacceptableError(f"sent a request ({packed.kind}) as an answer")
         sender = answer.firm if isinstance(answer, Declaration) else name
-        self._audit(_sent(request, packed, sender, OPERATOR))
+        self._audit(_sent(request, packed, sender, OPERATOR, session))
+        known = name in self.firms  # else a node that has not said its name
+        if known and isinstance(answer, Declaration) and answer.firm != name:
+            raise UnacceptableError(f"says that it is {answer.firm} now")
         if self._apart is not None:
             self._apart.seals.check(request, answer, name)
-        return accept(request, answer, self._declared.get(name), self._limits)
+        declared = self._declared.get(request.seed, {}).get(name)
+        return accept(request, answer, declared, self._limits)
 
-    def _record(self, request: Request) -> tuple[Packed, RecordDict]:
-        packed = pack(request if self._apart is None else self._apart.seals.put(request))
-        content = write_record(packed)
-        content["tag"] = ConfigRecord({"tag": self._tag(request)})
-        return packed, content
+    def _packed(self, request: Request) -> Packed:
+        return pack(request if self._apart is None else self._apart.seals.put(request))
 
     def _tag(self, request: Request) -> str:
         """Names the run and the question, so that another's answer is told from this one's."""
@@ -333,7 +421,18 @@ def _verb(request: Request) -> str:
             return "query"
 
 
-def _sent(request: Request, packed: Packed, sender: str, receiver: str) -> Sent:
+def _tagged(content: RecordDict, count: int) -> list[tuple[str, Packed]]:
+    """The answers in a reply, as many as there were questions."""
+    try:
+        told = read_records(content)
+    except (KeyError, ValueError, TypeError, EOFError) as fault:
+        raise ExchangeError(f"a reply without its records: {fault}") from fault
+    if len(told) != count:
+        raise UnacceptableError(f"sent {len(told)} answers to {count} questions")
+    return told
+
+
+def _sent(request: Request, packed: Packed, sender: str, receiver: str, session: str) -> Sent:
     """One line of the audit: the message, and the names of the arrays that it carries."""
     carries = " ".join(sorted(packed.arrays))
     if isinstance(request, Query):
@@ -347,4 +446,5 @@ def _sent(request: Request, packed: Packed, sender: str, receiver: str) -> Sent:
         kind=packed.kind,
         carries=carries,
         bytes=len(packed.text.encode()) + sum(a.nbytes for a in packed.arrays.values()),
+        session=session,
     )

@@ -33,7 +33,7 @@ SPENT = [f.name for f in dataclasses.fields(Spent)]
 ADOPTIONS = [f.name for f in dataclasses.fields(Adoption)]
 PROBLEMS = [f.name for f in dataclasses.fields(Objection)]
 SCORES = [f.name for f in dataclasses.fields(Scored)]
-MESSAGES = ["session", *(f.name for f in dataclasses.fields(Sent))]
+MESSAGES = ["session", *(f.name for f in dataclasses.fields(Sent) if f.name != "session")]
 
 
 @final
@@ -73,7 +73,8 @@ class RunDocket:
 
     def audit(self, sent: Sent) -> None:
         # A session may ask under other terms than its own: without a deal, it is no_sharing's.
-        row = {"session": self._session, **dataclasses.asdict(sent)}
+        row = dataclasses.asdict(sent)
+        row["session"] = sent.session or self._session
         _append(self._messages, row, MESSAGES)
 
     def curve(self, step: Step) -> None:

@@ -119,7 +119,7 @@ def test_under_full_sharing_a_firm_pools_its_own_the_published_and_the_others() 
     features = firm.dataset.split(0).common
     assert features is not None
     other = a_firm(1)
-    model = Weights(other._models.own(0, {})[0], 1)
+    model = Weights(other._models.own(0, Memory())[0], 1)
     own = firm.answer(Query(PREDICTIONS, 0, "common"), memory)
     theirs = other.answer(Query(PREDICTIONS, 0, "common"), Memory())
     assert isinstance(own, Predictions)

@@ -444,6 +444,7 @@ def test_models_come_back_in_their_order_and_damaged_ones_do_not(tmp_path: Path)
 def test_answers_are_kept_within_bounds_and_the_last_ones_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("parties.desk.kept.MOST_ANSWERS", 64)
     kept = Kept(tmp_path)
     for number in range(70):
         kept.keep(f"t{number}", "q", b"answer %d" % number, {"n": str(number)}, f"r{number}")

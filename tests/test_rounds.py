@@ -141,7 +141,7 @@ def test_a_firm_adopts_the_model_that_is_best_on_what_it_kept_back() -> None:
     def adopted(published: Weights, last: Weights | None, adopt: bool = True) -> str:
         return scored(firm, Measure(SHARED, 0, published, last, adopt)).adopted
 
-    own = Weights(firm._models.own(0, {}, whole=False)[0], 1)
+    own = Weights(firm._models.own(0, Memory(), whole=False)[0], 1)
     assert adopted(bad, None) == "own"
     assert adopted(bad, None, adopt=False) == "published"
     assert adopted(own, bad) == "own"  # an equal model is no reason to change
@@ -484,7 +484,7 @@ def test_a_firm_that_judges_may_use_the_last_aggregate() -> None:
     firm = hospital(kept_back=0.3, adopts="best")
     # Trained for long, and also on what is kept back: better there than the firm's own.
     longer = replace(firm, training=replace(firm.training, epochs=60))
-    good = Weights(longer._models.own(0, {})[0], 1)
+    good = Weights(longer._models.own(0, Memory())[0], 1)
     bad = Weights({k: -5 * v for k, v in good.arrays.items()}, 1)
     assert scored(firm, Measure(SHARED, 0, bad, good, True)).adopted == "last"
     assert scored(firm, Measure(SHARED, 0, good, bad, True)).adopted == "published"

@@ -36,7 +36,7 @@ from parties.exchange import (
 from parties.memory import Memory
 from parties.reuse.signing import make_keys
 from parties.seals import SealedFirm, objection, put
-from parties.wire import read_record
+from parties.wire import read_records
 from server.app import server_app
 from server.intake import UnacceptableError
 from server.patience import Patience
@@ -209,7 +209,7 @@ class Lossy(OwnGrid):
         ids = []
         for message in messages:
             if "text" in message.content:
-                self.crossed.append(unpack(read_record(message.content)))
+                self.crossed += [unpack(packed) for _, packed in read_records(message.content)]
             (key,) = self.inner.push_messages([message])
             ids.append(key)
             if self.left["lost"] and len(ids) % 2:
@@ -224,7 +224,9 @@ class Lossy(OwnGrid):
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         asked = list(message_ids)
         replies = list(self.inner.pull_messages(asked))
-        self.crossed += [unpack(read_record(r.content)) for r in replies if "text" in r.content]
+        for reply in replies:
+            if "text" in reply.content:
+                self.crossed += [unpack(packed) for _, packed in read_records(reply.content)]
         return super().pull_messages(asked) + replies
 
     def send_and_receive(

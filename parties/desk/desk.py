@@ -30,6 +30,7 @@ from parties.memory import Memory
 log = logging.getLogger("fedpact.desk")
 
 OPERATOR = "operator"
+MOST_SEEDS = 64  # of which models are kept: many are held side by side
 
 
 @final
@@ -155,7 +156,8 @@ class Desk:
         # The firm writes on a copy: notes of a question count only once it is answered.
         notes = dict(self._memory.notes)
         try:
-            answer = self._firm.answer(question.request, Memory(self._memory.models, notes))
+            memory = Memory(self._memory.models, notes, MOST_SEEDS)
+            answer = self._firm.answer(question.request, memory)
             frame = write_frame(pack(answer))
         except Exception as fault:
             # The text may quote private data: it goes to the firm's own log, not to the operator.

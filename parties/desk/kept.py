@@ -16,7 +16,7 @@ from parties.files import digest, read_marked, write_marked
 
 log = logging.getLogger("fedpact.desk")
 
-MOST_ANSWERS = 64
+MOST_ANSWERS = 1024  # a step of many sessions side by side may be asked for again
 MOST_BYTES = 2**30  # that answers take on disk
 MOST_RUNS = 64
 
