@@ -18,11 +18,14 @@ from parties.energy import Meter
 from parties.energy.watts import Watts
 from parties.exchange import (
     Actions,
+    Advertised,
     Answer,
     Array,
+    Deal,
     Declaration,
     Enrol,
     FedpactError,
+    Keys,
     Measure,
     Offer,
     Play,
@@ -40,8 +43,10 @@ from parties.exchange import (
     Settled,
     Terms,
     Trained,
+    Unmask,
     Weights,
 )
+from parties.masking.masker import Masker
 from parties.memory import Memory
 from parties.models import Model, Models
 from parties.reuse.adopt import Adopter
@@ -53,7 +58,7 @@ from parties.training import Training, load_weights, random_seed
 
 SHAREABLE = ("models", "predictions")
 BASELINE = "no_sharing"
-Asking = Offer | Query | Play | Serve | Measure | Reveal | Settle
+Asking = Offer | Query | Play | Serve | Measure | Reveal | Settle | Keys | Deal | Unmask
 ADOPTS = ("published", "canonical", "tuned", "best", "judge")
 TELLS = ("clients", "sums")
 
@@ -83,6 +88,8 @@ class Firm:
             from it or uses it; None, or a gate without checks, lets everything in.
         tells: of what clients earned it, where it settles at home: "clients": each payoff; "sums":
             means and a variance only.
+        private_randomness: what it draws to hide something comes from the operating system, as it
+            must in a deployment; else it follows from the seed, so that a run can be repeated.
     """
 
     name: str
@@ -98,6 +105,7 @@ class Firm:
     gate: Gate | None = None
     canonicalizer: Canonicalization | None = None
     tells: str = "clients"
+    private_randomness: bool = False
 
     def __post_init__(self) -> None:
         self._check_judging()
@@ -164,6 +172,10 @@ class Firm:
             )
         if not isinstance(self.contributes, bool):
             raise FedpactError(f"{where}.contributes is {self.contributes!r}; legal: true, false.")
+        if not isinstance(self.private_randomness, bool):
+            raise FedpactError(
+                f"{where}.private_randomness is {self.private_randomness!r}; legal: true, false."
+            )
 
     def answer(self, request: Request, memory: Memory) -> Answer:
         """Answer one request of the operator, or refuse it with the reason."""
@@ -190,6 +202,12 @@ class Firm:
                 return Revealed(*self.dataset.outcomes(request.seed, "validation"))
             case Settle():
                 return self._settle(request, memory)
+            case Keys():
+                return self._advertise(request, memory)
+            case Deal():
+                return self._masker.deal(request, memory)
+            case Unmask():
+                return self._masker.unmask(request, memory)
 
     # --------------------------------------------------------------------- the firm's wall
 
@@ -205,7 +223,13 @@ class Firm:
         told = request.part if isinstance(request, Query) else "validation"
         if told != "validation" and not terms.predictions:
             return f"{terms.contract} does not let predictions on {told} clients leave a firm"
+        if terms.secure and isinstance(request, Keys | Deal | Offer | Unmask):
+            return self._masker.objection(request, memory)
         return ""
+
+    @property
+    def _masker(self) -> Masker:
+        return Masker(self.name, self.private_randomness)
 
     @property
     def _models(self) -> Models:
@@ -246,16 +270,23 @@ class Firm:
             )
         else:
             arrays, losses = self._models.own(offer.seed, memory)
-        weights = None
+        weights, masked = None, None
         if offer.terms.models:
             precision = (
                 self._models.precision(arrays, training, offer.seed) if offer.precision else None
             )
             card = self._models.card(arrays, training, offer.seed) if offer.card else None
             weights = Weights(arrays, examples, precision, card)
+        if offer.terms.secure and weights is not None:
+            masked = self._masker.mask(offer, memory, weights)
+            weights = None
         spent = meter()
         amounts = (spent.cpu_seconds, spent.gpu_seconds, spent.joules, spent.kg_co2e)
-        return Trained(examples, losses, weights, np.array(amounts), spent.known)
+        return Trained(examples, losses, weights, np.array(amounts), spent.known, masked)
+
+    def _advertise(self, keys: Keys, memory: Memory) -> Advertised:
+        examples = len(self._models.parts(keys.seed)[0].ids) if self.contributes else 0
+        return self._masker.advertise(keys, memory, examples)
 
     def _predict(self, query: Query, memory: Memory) -> Predictions:
         split = self.dataset.split(query.seed)

@@ -13,8 +13,7 @@ from typing import TypeVar
 from greenlet import getcurrent, greenlet
 
 from parties.exchange import Request
-from server.rounds import Ask
-from server.transport import Answers, Question, TooFewFirmsError
+from server.transport import Answers, Ask, Question, TooFewFirmsError
 
 T = TypeVar("T")
 AskAll = Callable[[Sequence[Question]], list[Answers | TooFewFirmsError]]

@@ -11,10 +11,9 @@ from parties.exchange import Declaration, Request
 from server.abreast import hold_abreast
 from server.intake import Limits
 from server.outcome import Case, Outcome, Progress, Record
-from server.rounds import Ask
 from server.session import hold_session
 from server.settling import Settling
-from server.transport import Answers, Sent, Transport
+from server.transport import Answers, Ask, Sent, Transport
 
 
 class Docket(Record, Protocol):

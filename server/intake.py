@@ -10,12 +10,17 @@ import numpy as np
 
 from parties.exchange import (
     Actions,
+    Advertised,
     Answer,
     Array,
+    Deal,
+    Dealt,
     Declaration,
     Enrol,
     Fault,
     FedpactError,
+    Keys,
+    Masked,
     Measure,
     Offer,
     Play,
@@ -30,9 +35,12 @@ from parties.exchange import (
     Served,
     Settle,
     Settled,
+    Shares,
     Trained,
+    Unmask,
     Weights,
 )
+from parties.masking.keys import useful
 
 MOST_EPOCHS = 10_000
 
@@ -45,6 +53,9 @@ EXPECTED: dict[type, type] = {
     Measure: Scores,
     Reveal: Revealed,
     Settle: Settled,
+    Keys: Advertised,
+    Deal: Dealt,
+    Unmask: Shares,
 }
 
 
@@ -129,6 +140,16 @@ def accept(request: Request, answer: Answer, known: Declaration | None, limits: 
                 raise UnacceptableError("told of classes unasked, or did not where asked")
             if answer.report is not None and not request.adopt:
                 raise UnacceptableError("told how it judged a model that it was not to choose")
+        case Advertised():
+            _advertised(answer, known)
+        case Dealt():
+            assert isinstance(request, Deal)
+            _names(answer.sealed, set(request.keys) - {known.firm}, "shares")
+        case Shares():
+            assert isinstance(request, Unmask)
+            dealers = {*request.masking.sealed, known.firm}
+            _only(answer.selves, set(request.masked), "shares of their own masks")
+            _only(answer.pairs, dealers - set(request.masked), "shares of their masks for others")
     return answer
 
 
@@ -146,10 +167,15 @@ def _trained(request: Request, answer: Trained, known: Declaration, limits: Limi
         )
     if not np.all(np.isfinite(answer.losses)):
         raise UnacceptableError("a training loss is not finite")
-    if (answer.weights is None) == request.terms.models:
-        wanted = "weights are due" if request.terms.models else "no weights may be sent"
-        raise UnacceptableError(f"{wanted} under {request.terms.contract}")
+    bare = request.terms.models and not request.terms.secure
+    for name, due in (("weights", bare), ("masked", request.terms.secure)):
+        if (getattr(answer, name) is not None) != due:
+            what = "weights" if name == "weights" else "masked weights"
+            wanted = f"{what} are due" if due else f"no {what} may be sent"
+            raise UnacceptableError(f"{wanted} under {request.terms.contract}")
     capped = replace(answer, examples=min(answer.examples, known.examples))
+    if answer.masked is not None:
+        _masked(answer.masked, known)
     if answer.weights is None:
         return capped
     _weights(answer.weights, known, limits)
@@ -187,6 +213,41 @@ def _weights(weights: Weights, known: Declaration, limits: Limits) -> None:
         raise UnacceptableError(
             f"the weights' norm {weights.norm:.3g} exceeds {limits.max_norm:.3g}"
         )
+
+
+def _advertised(answer: Advertised, known: Declaration) -> None:
+    if answer.examples > known.examples:
+        raise UnacceptableError(
+            f"would train on {answer.examples} examples, declared {known.examples}"
+        )
+    if answer.examples == 0 and known.contributes:
+        raise UnacceptableError("would train on nothing, and declared that it contributes")
+    if not all(useful(key.tobytes()) for key in answer.keys):
+        raise UnacceptableError("has a public key that nobody can agree on anything with")
+
+
+def _masked(masked: Masked, known: Declaration) -> None:
+    """The layout of a masked model; what is in it, nobody can tell."""
+    _names(masked.shapes, set(known.tensors), "tensors")
+    for name, shape in masked.shapes.items():
+        if shape != tuple(known.tensors[name]):
+            raise UnacceptableError(f"{name} has shape {shape}, declared {known.tensors[name]}")
+        if name in known.parameters and not masked.dtypes[name].startswith("float"):
+            raise UnacceptableError(
+                f"{name} is trained, and came as {masked.dtypes[name]}; send floats"
+            )
+
+
+def _names(found: Mapping[str, object], due: set[str], what: str) -> None:
+    odd = sorted(set(found) ^ due)
+    if odd:
+        raise UnacceptableError(f"sent other {what} than are due: {', '.join(odd)}")
+
+
+def _only(found: Mapping[str, object], due: set[str], what: str) -> None:
+    odd = sorted(set(found) - due)
+    if odd:
+        raise UnacceptableError(f"sent {what} that nobody asked for: {', '.join(odd)}")
 
 
 def _precision(precision: Mapping[str, Array], known: Declaration, limits: Limits) -> None:

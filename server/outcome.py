@@ -8,6 +8,7 @@ from typing import Protocol, final
 
 from parties.exchange import Array, Weights
 from server.contracts import Contract
+from server.intake import Limits
 from server.market import Market
 from server.participation import Participation
 from server.play import Play
@@ -28,6 +29,7 @@ class Case:
         participation: which firms train in a round.
         watch: every firm scores the published model after each round.
         scored: scores of the models themselves (AUC) are taken where clients are contested.
+        limits: what the operator accepts.
     """
 
     seed: int
@@ -41,6 +43,7 @@ class Case:
     participation: Participation = field(default_factory=Participation)
     watch: bool = False
     scored: bool = True
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def name(self) -> str:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Protocol
+from functools import partial
 
 from parties.exchange import (
     FedpactError,
+    Keys,
     Measure,
     Offer,
-    Request,
     Scores,
     Terms,
     Trained,
     Weights,
 )
+from parties.exchange.masks import FEWEST_MASKED
 from server.market import Unrivalled
+from server.masked_sum import add_up
 from server.outcome import Case, Progress, Record, Scored, Spent, Step
 from server.strategies import Strategy
-from server.transport import Answers
-
-
-class Ask(Protocol):
-    """One question a firm, all at once (`Transport.ask`)."""
-
-    def __call__(self, requests: Mapping[str, Request], minimum: int | None = None) -> Answers: ...
+from server.transport import Answers, Ask
 
 
 def hold_rounds(
@@ -62,7 +58,7 @@ def no_deal(case: Case, without: Iterable[str]) -> bool:
     left_out = set(without)
     if not left_out:
         return False
-    return case.market.contested or len(case.firms) - len(left_out) < 2
+    return case.market.contested or len(case.firms) - len(left_out) < case.contract.fewest
 
 
 def _round(
@@ -70,7 +66,8 @@ def _round(
 ) -> tuple[Progress, dict[str, Weights]]:
     strategy, state = case.strategy, before.state
     alone = not (terms.models and strategy.combines)
-    offer = Offer(
+    offer = partial(
+        Offer,
         terms,
         case.seed,
         turn,
@@ -83,17 +80,23 @@ def _round(
     asked = tuple(name for name in case.firms if name not in barred(case, before))
     if not alone:
         asked = strategy.trainers(case.participation.asked(asked, case.seed, turn))
-    if len(asked) < strategy.fewest and not alone:  # nothing to combine
+    fewest = max(strategy.fewest, FEWEST_MASKED if terms.secure else 0)
+    if len(asked) < fewest and not alone:  # nothing to combine
         _void(case, record, turn, asked)
         return replace(before, state=replace(state, turn=turn + 1)), {}
     # Too few answers make the round void; only a contest cannot do without one of its firms.
     least = len(case.firms) if case.market.contested else None if alone else 0
-    answers = ask(dict.fromkeys(asked, offer), least)
+    if terms.secure:
+        opening = Keys(terms, case.seed, turn)
+        answers, updates = add_up(ask, opening, lambda m: offer(masking=m), asked, case.limits)
+    else:
+        answers = ask(dict.fromkeys(asked, offer()), least)
+        updates = {n: a.weights for n, a in _trained(answers).items() if a.weights is not None}
     failed = answers.faulty | answers.silent
     for status, firms in (("refused", answers.refused), ("excluded", failed)):
         for name in sorted(firms):
             record.curve(Step(case.seed, terms.contract, turn, 0, name, 0, float("nan"), status))
-    trained = {n: a for n, a in sorted(answers.usable.items()) if isinstance(a, Trained)}
+    trained = _trained(answers)
     passes, riders = dict(before.passes), set(before.riders)
     for name, answer in trained.items():
         for epoch, loss in enumerate(answer.losses):
@@ -105,13 +108,13 @@ def _round(
         passes[name] = passes.get(name, 0) + answer.examples * len(answer.losses)
         if answer.examples == 0:
             riders.add(name)
-    updates = {n: a.weights for n, a in trained.items() if a.weights is not None}
     declined = {**before.declined, **answers.refused}
     if terms.models and not no_deal(case, declined):
-        if alone or _enough(strategy, len(updates)):
+        # A sum stands for as many as are in it, or there is none.
+        if bool(updates) if terms.secure else alone or _enough(strategy, len(updates)):
             state = strategy.combine(updates, state)
         else:
-            _void(case, record, turn, updates)
+            _void(case, record, turn, trained)
             state = replace(state, turn=turn + 1)
     after = replace(
         before,
@@ -122,6 +125,10 @@ def _round(
         riders=tuple(sorted(riders)),
     )
     return after, updates
+
+
+def _trained(answers: Answers) -> dict[str, Trained]:
+    return {n: a for n, a in sorted(answers.usable.items()) if isinstance(a, Trained)}
 
 
 def _enough(strategy: Strategy, updates: int) -> bool:

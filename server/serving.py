@@ -9,8 +9,9 @@ import numpy as np
 from parties.exchange import Array, FedpactError, Predictions, Query, Serve, Served, Terms
 from server.market import CommonClients
 from server.outcome import Case, Outcome, Progress
-from server.rounds import Ask, barred
+from server.rounds import barred
 from server.settling import Settling
+from server.transport import Ask
 
 
 def serve(case: Case, terms: Terms, ask: Ask, settling: Settling, progress: Progress) -> Outcome:

@@ -36,11 +36,11 @@ from server.outcome import (
     Summary,
     Unrecorded,
 )
-from server.rounds import Ask, barred, hold_rounds, no_deal
+from server.rounds import barred, hold_rounds, no_deal
 from server.scores import auc, stacked
 from server.serving import same_clients, serve
 from server.settling import Settling
-from server.transport import Answers
+from server.transport import Answers, Ask
 
 Kind = TypeVar("Kind")
 

@@ -25,8 +25,8 @@ from parties.exchange import (
 )
 from server.market import CommonClients, Contest, Market
 from server.outcome import Case, Nature, Summary
-from server.rounds import Ask
 from server.scores import auc
+from server.transport import Ask
 
 log = logging.getLogger("fedpact")
 

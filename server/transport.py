@@ -108,6 +108,12 @@ class Answers:
         return "no firm was asked"
 
 
+class Ask(Protocol):
+    """One question a firm, all at once (`Transport.ask`)."""
+
+    def __call__(self, requests: Mapping[str, Request], minimum: int | None = None) -> Answers: ...
+
+
 def enough(answers: Answers, least: int) -> Answers:
     """The answers, if they are enough; firms that are left out are named in the log.
 
@@ -404,7 +410,7 @@ class Transport:
     def _tag(self, request: Request) -> str:
         """Names the run and the question, so that another's answer is told from this one's."""
         contract = "" if isinstance(request, Enrol) else request.terms.contract
-        turn = request.round if isinstance(request, Offer) else 0
+        turn = getattr(request, "round", 0)
         part = getattr(request, "part", "")
         kind = type(request).__name__
         return f"{self._run}/{request.seed}/{contract}/{turn}/{kind}{part}"
@@ -440,7 +446,7 @@ def _sent(request: Request, packed: Packed, sender: str, receiver: str, session:
     return Sent(
         seed=request.seed,
         contract="" if isinstance(request, Enrol) else request.terms.contract,
-        round=request.round if isinstance(request, Offer) else 0,
+        round=getattr(request, "round", 0),
         sender=sender,
         receiver=receiver,
         kind=packed.kind,

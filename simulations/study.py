@@ -95,6 +95,7 @@ class Study:
         self.strategy.check_names(self.names)
         self._check_prices()
         self._check_settling()
+        self._check_masks()
         match self.market.clients:
             case "contested":
                 self._check_contest(count)
@@ -121,6 +122,7 @@ class Study:
                     self.play,
                     participation=self.participation,
                     watch=self.watch,
+                    limits=self.limits,
                 )
 
     @property
@@ -205,6 +207,34 @@ class Study:
                 f"home each compares with what it earned under {BASELINE}, which is held first. "
                 f"Write study.contracts=[{BASELINE},...]"
             )
+
+    def _check_masks(self) -> None:
+        """A sum of models hides each of them, and is all that the strategy needs."""
+        givers = sum(firm.contributes for firm in self.firms.values())
+        fewest = min(givers, self.participation.count(len(self.firms)))
+        bare = [n for n, c in self.contracts.items() if c.models and not c.secure]
+        for name, contract in self.contracts.items():
+            if not contract.secure:
+                continue
+            if bare:
+                raise FedpactError(
+                    f"contract.{name}.secure is true and contract.{bare[0]}.secure is false: what "
+                    "one hides, firms would send under the other as it is. Make both true, or "
+                    "leave one out of study.contracts."
+                )
+            if fewest < contract.fewest:
+                raise FedpactError(
+                    f"contract.{name}.secure is true, and {fewest} firms train in a round; of a "
+                    f"sum of two each knows the other's model, so that it takes {contract.fewest}. "
+                    f"Add firms, raise participation.share, or set contract.{name}.secure=false."
+                )
+            if not self.strategy.linear:
+                raise FedpactError(
+                    f"contract.{name}.secure is true, and strategy {type(self.strategy).__name__} "
+                    "needs the firms' models one by one; of a sum it would learn their mean only. "
+                    "Use strategy=fedavg, fedprox, fedavgm, fedadam or fedref (with "
+                    f"strategy.precision=scalar), or set contract.{name}.secure=false."
+                )
 
     def _check_contest(self, count: int) -> None:
         if count != 2:

@@ -29,7 +29,6 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from parties.exchange import Offer, Packed, Trained, Weights, pack
 from parties.firm import Firm
 from server.verdict import interval_name
 from simulations.compare import Plan, interval_names
@@ -40,6 +39,7 @@ from simulations.study import Study
 from simulations.sweeps.columns import answers, holds
 from simulations.sweeps.run import Watch
 from simulations.sweeps.table import cut_off
+from simulations.traffic import bytes_of, traffic
 
 STYLE = {"signs": "bold green", "refuses": "bold red", "undecided": "yellow"}
 EVERY_S = 10.0  # between lines on a sweep
@@ -155,27 +155,18 @@ def plan_lines(study: Study, engine: Engine, firms: Mapping[str, Firm]) -> list[
     for contract in study.contracts.values():
         terms = contract.terms(study.strategy.rounds)
         epochs = study.strategy.local_epochs if terms.models else 0
-        down = up = 0
-        for d in declared.values():
-            arrays = {k: np.zeros(shape, np.float32) for k, shape in d.tensors.items()}
-            weights = Weights(arrays, d.examples) if terms.models else None
-            model = weights if study.strategy.combines else None
-            down += _size(pack(Offer(terms, 0, 0, epochs, model)))
-            up += _size(pack(Trained(d.examples, (0.0,), weights)))
+        sent = traffic(terms, epochs, declared, study.strategy.combines)
+        down, up = bytes_of(sent)
         asked = 1 + study.market.contested
         asked += terms.predictions and study.market.clients != "own"
         rounds = max(terms.rounds, 1)
         lines.append(
-            f"{contract.name}: {rounds} training round(s) of {2 * len(firms)} messages, "
+            f"{contract.name}: {rounds} training round(s) of {2 * len(sent)} messages, "
             f"about {down:,} bytes down and {up:,} up a round; then {asked} question(s) a firm"
         )
     sessions = len(study.contracts) * len(study.seeds)
     lines.append(f"{sessions} sessions in all")
     return [*lines, *engine.plan(len(firms))]
-
-
-def _size(packed: Packed) -> int:
-    return len(packed.text.encode()) + sum(a.nbytes for a in packed.arrays.values())
 
 
 def print_verdict(verdict: Mapping[str, Any], folder: RunFolder, seconds: float) -> None:

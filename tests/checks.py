@@ -155,7 +155,7 @@ class RecordingGrid(OwnGrid):
             name = self.names[m.metadata.dst_node_id]
             self.log.append(("operator", name, read_record(m.content)))
         replies = self.inner.send_and_receive(sent, timeout=timeout)
-        for m in replies:
+        for m in (m for m in replies if m.has_content()):
             name = self.names[m.metadata.src_node_id]
             self.log.append((name, "operator", read_record(m.content)))
         return list(replies)

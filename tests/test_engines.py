@@ -249,6 +249,15 @@ def test_ray_gives_the_same_bytes_as_inline(
 
 
 @pytest.mark.ray
+def test_ray_adds_models_up_under_masks_to_the_same_bytes(tmp_path: Path, ray_pool: Any) -> None:
+    words = (*SMALL_HEART, "contract.train_sharing.secure=true")
+    here = hold(tmp_path / "inline", *words)
+    there = hold(tmp_path / "ray", *words, "engine=ray", "engine.workers=2", "engine.num_cpus=0.5")
+    assert sessions(here) == sessions(there)
+    assert models(here) == models(there)
+
+
+@pytest.mark.ray
 def test_models_large_enough_for_the_object_store_arrive_whole(
     tmp_path: Path, ray_pool: Any
 ) -> None:

@@ -14,10 +14,16 @@ from hypothesis.extra import numpy as hnp
 from parties.exchange import (
     TYPES,
     Actions,
+    Advertised,
+    Deal,
+    Dealt,
     DecisionRule,
     Declaration,
     ExchangeError,
     Fault,
+    Keys,
+    Masked,
+    Masking,
     Measure,
     Offer,
     Packed,
@@ -28,12 +34,15 @@ from parties.exchange import (
     Scores,
     Serve,
     Served,
+    Shares,
     Terms,
     Trained,
+    Unmask,
     Weights,
     pack,
     unpack,
 )
+from parties.exchange.masks import KEY, SEALED, SHARE
 from parties.wire import read_record, write_record
 
 OPEN = Terms("full_sharing", models=True, predictions=True, rounds=2)
@@ -41,6 +50,12 @@ CLOSED = Terms("no_sharing", models=False, predictions=False)
 IDS = np.arange(3)
 PROBS = np.array([[0.1, 0.9], [0.5, 0.5], [1.0, 0.0]])
 RULE = DecisionRule(np.array([0.5]), np.empty(0), np.array([0, 1]))
+SECURE = Terms("train_sharing", models=True, predictions=False, rounds=2, secure=True)
+PAIRS = {name: np.full((2, KEY), place, np.uint8) for place, name in enumerate("abc")}
+BOXES = {name: np.ones(SEALED, np.uint8) for name in "bc"}
+MASKING = Masking(9, PAIRS, BOXES)
+KINDS = {"n": "int64", "w": "float32"}
+MASKED = Masked(np.arange(7, dtype=np.uint64), {"n": (), "w": (2, 2)}, KINDS)
 MESSAGES = [
     Offer(OPEN, 1, 0, 2, Weights({"w": np.ones((2, 2), np.float32)}, 5)),
     Query(CLOSED, 0, "validation"),
@@ -53,6 +68,14 @@ MESSAGES = [
     Predictions(IDS, PROBS),
     Actions(IDS, np.array([0, 1, 1])),
     Scores(3, 0.5, 0.25, 0.1, 0.5, None),
+    Keys(SECURE, 0, 1),
+    Advertised(5, PAIRS["a"]),
+    Deal(SECURE, 0, 1, PAIRS),
+    Dealt(BOXES),
+    Offer(SECURE, 1, 0, 2, masking=MASKING),
+    Trained(5, (0.5,), masked=MASKED),
+    Unmask(SECURE, 0, 1, MASKING, ("a", "b")),
+    Shares({"a": np.ones(SHARE, np.uint8)}, {"b": np.zeros(SHARE, np.uint8)}),
     Refusal("no"),
     Fault("ValueError"),
 ]

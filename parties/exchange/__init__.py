@@ -4,11 +4,13 @@ What is not a type of this package cannot cross. The operator sends a *request*
 (:class:`Enrol`, :class:`Offer`, :class:`Query`, :class:`Play`, :class:`Serve`, :class:`Measure`,
 :class:`Reveal`, :class:`Settle`), a firm sends an *answer* (:class:`Declaration`,
 :class:`Trained`, :class:`Predictions`, :class:`Actions`, :class:`Served`, :class:`Scores`,
-:class:`Revealed`, :class:`Settled`, :class:`Refusal` or :class:`Fault`). There is deliberately no
-type for features, nor for labels but those of validation clients, which a firm may tell the
-operator. Of a firm's own held-out cases only means and a variance can be told, of its own data a
-few measures (:class:`ReuseReport`) and, by a donor, sums and quantiles of what its model makes of
-them (the profile card in :class:`Weights`).
+:class:`Revealed`, :class:`Settled`, :class:`Refusal` or :class:`Fault`). Where models are added up
+under masks (:mod:`parties.exchange.masks`) it also sends :class:`Keys`, :class:`Deal` and
+:class:`Unmask`, and gets :class:`Advertised`, :class:`Dealt` and :class:`Shares`. There is
+deliberately no type for features, nor for labels but those of validation clients, which a firm may
+tell the operator. Of a firm's own held-out cases only means and a variance can be told, of its own
+data a few measures (:class:`ReuseReport`) and, by a donor, sums and quantiles of what its model
+makes of them (the profile card in :class:`Weights`).
 """
 
 from __future__ import annotations
@@ -32,6 +34,16 @@ from parties.exchange.checks import (
     Array,
     ExchangeError,
     FedpactError,
+)
+from parties.exchange.masks import (
+    Advertised,
+    Deal,
+    Dealt,
+    Keys,
+    Masked,
+    Masking,
+    Shares,
+    Unmask,
 )
 from parties.exchange.packing import (
     TYPES,
@@ -67,14 +79,20 @@ __all__ = [
     "KNOWN_CONTRACTS",
     "TYPES",
     "Actions",
+    "Advertised",
     "Answer",
     "Array",
+    "Deal",
+    "Dealt",
     "DecisionRule",
     "Declaration",
     "Enrol",
     "ExchangeError",
     "Fault",
     "FedpactError",
+    "Keys",
+    "Masked",
+    "Masking",
     "Measure",
     "Message",
     "Offer",
@@ -94,8 +112,10 @@ __all__ = [
     "Served",
     "Settle",
     "Settled",
+    "Shares",
     "Terms",
     "Trained",
+    "Unmask",
     "Weights",
     "pack",
     "unpack",

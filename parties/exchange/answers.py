@@ -20,6 +20,7 @@ from parties.exchange.checks import (
     require,
     text,
 )
+from parties.exchange.masks import Masked
 from parties.exchange.values import Weights
 
 ADOPTABLE = ("own", "published", "last", "canonical", "tuned")
@@ -83,6 +84,7 @@ class Trained:
         spent: CPU seconds, GPU seconds, joules and kg CO2e that the training took it, (4,); an
             array, so that a message's size does not depend on them.
         known: whether the energy was "measured" or "estimated".
+        masked: in the place of weights, where the terms are secure.
     """
 
     examples: int
@@ -90,6 +92,7 @@ class Trained:
     weights: Weights | None = None
     spent: Array = field(default_factory=lambda: np.zeros(4))
     known: str = "estimated"
+    masked: Masked | None = None
 
     def __post_init__(self) -> None:
         count(self.examples, "trained.examples")
@@ -103,10 +106,15 @@ class Trained:
             f"trained.known is {self.known!r}; legal are measured and estimated.",
         )
         require(
-            self.examples > 0 or (self.weights is None and not self.losses),
+            self.examples > 0 or (self.weights is None and self.masked is None and not self.losses),
             "trained.examples is 0; a firm that trained on nothing sends no losses and no weights.",
         )
         instance(self.weights, "trained.weights", Weights, optional=True)
+        instance(self.masked, "trained.masked", Masked, optional=True)
+        require(
+            self.weights is None or self.masked is None,
+            "trained.weights are sent masked, or as they are, not both.",
+        )
         require(
             isinstance(self.losses, tuple) and all(isinstance(v, float) for v in self.losses),
             "trained.losses must be floats, one an epoch.",

@@ -24,10 +24,20 @@ from parties.exchange.answers import (
     Trained,
 )
 from parties.exchange.checks import Array, ExchangeError
+from parties.exchange.masks import (
+    Advertised,
+    Deal,
+    Dealt,
+    Keys,
+    Masked,
+    Masking,
+    Shares,
+    Unmask,
+)
 from parties.exchange.requests import Enrol, Measure, Offer, Play, Query, Reveal, Serve, Settle
 from parties.exchange.values import DecisionRule, Predictions, Seal, Terms, Weights
 
-Request = Enrol | Offer | Query | Play | Serve | Measure | Reveal | Settle
+Request = Enrol | Offer | Query | Play | Serve | Measure | Reveal | Settle | Keys | Deal | Unmask
 Answer = (
     Declaration
     | Trained
@@ -37,6 +47,9 @@ Answer = (
     | Scores
     | Revealed
     | Settled
+    | Advertised
+    | Dealt
+    | Shares
     | Refusal
     | Fault
 )
@@ -45,9 +58,10 @@ Message = Request | Answer
 TYPES: Mapping[str, type] = {
     kind.__name__: kind
     for kind in (
-        *(Terms, Weights, Seal, DecisionRule, ReuseReport, Problem),
-        *(Enrol, Offer, Query, Play, Serve, Measure, Reveal, Settle),
+        *(Terms, Weights, Seal, DecisionRule, ReuseReport, Problem, Masking, Masked),
+        *(Enrol, Offer, Query, Play, Serve, Measure, Reveal, Settle, Keys, Deal, Unmask),
         *(Declaration, Trained, Predictions, Actions, Served, Scores, Revealed, Settled),
+        *(Advertised, Dealt, Shares),
         *(Refusal, Fault),
     )
 }

@@ -9,6 +9,7 @@ from typing import final
 import numpy as np
 
 from parties.exchange.checks import Array, amount, count, flag, instance, numeric, require, text
+from parties.exchange.masks import Masking
 from parties.exchange.values import DecisionRule, Predictions, Terms, Weights
 
 
@@ -44,6 +45,7 @@ class Offer:
         proximal: mu of the penalty (mu/2) ||w - w_model||^2 that the firm adds to its loss.
         precision: send the diagonal Fisher information with the weights.
         card: send the profile card of the training data with the weights.
+        masking: mask the weights so; where the terms are secure, and only there.
     """
 
     terms: Terms
@@ -54,6 +56,7 @@ class Offer:
     proximal: float = 0.0
     precision: bool = False
     card: bool = False
+    masking: Masking | None = None
 
     def __post_init__(self) -> None:
         instance(self.terms, "offer.terms", Terms)
@@ -68,6 +71,17 @@ class Offer:
         require(
             self.terms.models or (self.model is None and self.epochs == 0 and not extras),
             f"{self.terms.contract} shares no models, yet one was offered to train.",
+        )
+        instance(self.masking, "offer.masking", Masking, optional=True)
+        require(
+            (self.masking is not None) == self.terms.secure,
+            f"{self.terms.contract} has secure={self.terms.secure}; weights are masked where it is "
+            "true, and only there.",
+        )
+        require(
+            not (self.terms.secure and extras),
+            f"{self.terms.contract} is secure; a precision or a profile card would tell of one "
+            "firm's model.",
         )
 
 
@@ -126,6 +140,10 @@ class Play:
         require(
             self.terms.models or self.rival_model is None,
             f"{self.terms.contract} shares no models, yet the rival's was sent.",
+        )
+        require(
+            not self.terms.secure or self.rival_model is None,
+            f"{self.terms.contract} is secure, yet the rival's model was sent.",
         )
 
 

@@ -48,6 +48,7 @@ class Terms:
         rounds: how often models cross (0 where they do not: each firm trains once, alone).
         price: what the second firm (by name) pays the first, in the market's unit a client; below
             zero the first pays the second.
+        secure: models cross as a sum only (`parties.masking`), of three firms or more.
     """
 
     contract: str
@@ -55,10 +56,11 @@ class Terms:
     predictions: bool
     rounds: int = 0
     price: float = 0.0
+    secure: bool = False
 
     def __post_init__(self) -> None:
         text(self.contract, "terms.contract")
-        for name in ("models", "predictions"):
+        for name in ("models", "predictions", "secure"):
             value = getattr(self, name)
             require(isinstance(value, bool), f"terms.{name} is {value!r}; legal are true, false.")
         count(self.rounds, "terms.rounds", 1 if self.models else 0)
@@ -70,6 +72,9 @@ class Terms:
         )
         shared = self.models or self.predictions
         require(shared or price == 0, "terms.price must be 0 where nothing is shared.")
+        require(
+            self.models or not self.secure, "terms.secure must be false where no model crosses."
+        )
         switches = (self.models, self.predictions)
         require(
             KNOWN_CONTRACTS.get(self.contract, switches) == switches,
@@ -106,7 +111,13 @@ class Terms:
             seen.append("true classes of the validation clients, for the joint table")
         if settled and clients != "own":
             seen.append(SETTLED[settled].format(clients))
-        if self.models:
+        if self.secure:
+            seen.append(
+                "the sum of three firms' trained weights or more, each times its number of "
+                "examples, and these numbers; of a single firm's weights only masked numbers, "
+                "which are as good as random, and shares of its keys that are sealed for others"
+            )
+        elif self.models:
             seen.append(
                 "trained weights, to combine or forward them (with strategy=donor also the "
                 "donor's profile card: quantiles, means and covariances of its layers' outputs; "

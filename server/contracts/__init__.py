@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from parties.exchange import FedpactError, Terms
+from parties.exchange.masks import FEWEST_MASKED
 
 
 class Contract(ABC):
@@ -26,12 +27,23 @@ class Contract(ABC):
     def terms(self, rounds: int) -> Terms:
         """What passes, where models (if they cross at all) cross in `rounds` rounds."""
         crossings = rounds if self.models else 0
-        return Terms(self.name, self.models, self.predictions, crossings, float(self.price))
+        price = float(self.price)
+        return Terms(self.name, self.models, self.predictions, crossings, price, self.secure)
 
     @property
     def price(self) -> float:
         """What the second firm (by name) pays the first; nothing where nothing is shared."""
         return 0.0
+
+    @property
+    def secure(self) -> bool:
+        """Models are added up under masks, so that nobody sees a single one."""
+        return False
+
+    @property
+    def fewest(self) -> int:
+        """Firms without which there is no deal."""
+        return FEWEST_MASKED if self.secure else 2
 
 
 @dataclass(frozen=True)
@@ -52,4 +64,23 @@ class Sharing(Contract, ABC):
                 f"contract.{self.name}.price is {self.price!r}; legal is a finite number: what "
                 "the second firm by name pays the first a client, below zero the other way. Set "
                 f"it with contract.{self.name}.price=..."
+            )
+
+
+@dataclass(frozen=True)
+class SharingModels(Sharing, ABC):
+    """A contract under which models are shared.
+
+    Args:
+        secure: the operator gets the sum of the models only (`parties.masking`); it takes three
+            firms, and a strategy that needs no more than their mean.
+    """
+
+    secure: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.secure, bool):
+            raise FedpactError(
+                f"contract.{self.name}.secure is {self.secure!r}; legal are true and false."
             )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from server.contracts import Sharing
+from server.contracts import SharingModels
 
 
 @final
 @dataclass(frozen=True)
-class FullSharing(Sharing):
+class FullSharing(SharingModels):
     """Each firm knows both predictions and how the models err together."""
 
     name = "full_sharing"

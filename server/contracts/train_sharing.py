@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from server.contracts import Sharing
+from server.contracts import SharingModels
 
 
 @final
 @dataclass(frozen=True)
-class TrainSharing(Sharing):
+class TrainSharing(SharingModels):
     """Each firm knows its own prediction and how the models err together (the coupling)."""
 
     name = "train_sharing"

@@ -66,6 +66,11 @@ class Strategy(ABC):
         return tuple(firms)
 
     @property
+    def linear(self) -> bool:
+        """Their mean, weighted by examples, is all that it uses of the firms' models."""
+        return False
+
+    @property
     def wants_card(self) -> bool:
         """Firms send the profile card of their training data with their weights."""
         return False

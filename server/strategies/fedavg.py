@@ -19,6 +19,7 @@ class FedAvg(Strategy):
     local_epochs: int = 1
 
     combines = True
+    linear = True
 
     def combine(self, updates: Mapping[str, Weights], state: State) -> State:
         model = average(updates) if updates else state.start

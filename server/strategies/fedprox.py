@@ -31,6 +31,7 @@ class FedProx(Strategy):
     mu: float = 0.1
 
     combines = True
+    linear = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

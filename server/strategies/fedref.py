@@ -109,6 +109,10 @@ class FedRef(Strategy):
         return self._refers and self.mode == "pull" and self.precision == "diagonal"
 
     @property
+    def linear(self) -> bool:
+        return not self.wants_precision
+
+    @property
     def _refers(self) -> bool:
         return self.mode != "off" and self.lam > 0 and self.window > 0
 

@@ -36,6 +36,7 @@ Arrays = dict[str, Array]
 STATISTICS = (".running_mean", ".running_var")  # torch's names in its normalising layers
 UNFIT = {"QFedAvg", "FedXgbBagging", "FedXgbCyclic"}  # need the firms' losses, or tree models
 NUMERIC = (np.ndarray, np.generic)
+MEANS = {"FedAvg", "FedProx", "FedAvgM", "FedAdam", "FedYogi", "FedAdagrad"}  # use the mean only
 CALLS = "flower"  # memory: how often Flower was asked; the next call is its round CALLS + 1
 
 
@@ -62,6 +63,10 @@ class FlowerRule(Strategy):
     @abstractmethod
     def flower(self) -> tuple[str, Mapping[str, float]]:
         """The name of a class of `flwr.serverapp.strategy`, and its options."""
+
+    @property
+    def linear(self) -> bool:
+        return self.flower[0] in MEANS
 
     def combine(self, updates: Mapping[str, Weights], state: State) -> State:
         if not updates:

@@ -144,7 +144,8 @@ class _Job:
         key = self._keys[firm.name]
         # A gate keeps a ledger of what it has seen: the firm's answers follow from that too.
         guarded = firm.gate is not None and bool(firm.gate.checks)
-        return OneFirm(firm.answer, Memory(_models(key, seed)), "" if guarded else key)
+        pure = not guarded and not firm.private_randomness
+        return OneFirm(firm.answer, Memory(_models(key, seed)), key if pure else "")
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

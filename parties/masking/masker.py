@@ -1,0 +1,261 @@
+"""A firm's side of secure aggregation: it masks its model, and helps to undo the masks of a sum."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, final
+from zlib import crc32
+
+import numpy as np
+
+from parties.exchange import (
+    Advertised,
+    Array,
+    Deal,
+    Dealt,
+    FedpactError,
+    Keys,
+    Masked,
+    Masking,
+    Offer,
+    Shares,
+    Unmask,
+    Weights,
+)
+from parties.exchange.masks import KEY, SHARE, threshold
+from parties.masking import shamir
+from parties.masking.keys import agreed, derived, opened, pair_mask, public, round_of, seal
+from parties.masking.words import stream, to_words
+from parties.memory import Memory
+
+Step = Keys | Deal | Offer | Unmask
+
+
+@final
+@dataclass(frozen=True)
+class Masker:
+    """What one firm does in the four steps of a masked round (`parties.masking`).
+
+    Args:
+        firm: its name.
+        private: its secrets are drawn by the operating system, anew each time that a round is held;
+            else they follow from seed, round and name, so that a simulation can be repeated. Only
+            the former hides anything.
+    """
+
+    firm: str
+    private: bool
+
+    def objection(self, step: Step, memory: Memory) -> str:
+        """Why the firm will not do this step, or ""."""
+        if isinstance(step, Keys):
+            return ""
+        kept = _Kept.of(step, memory)
+        if self.private and (kept.round != step.round or not kept.secret):
+            return f"{self.firm} drew no secrets for round {step.round}"
+        keys = step.keys if isinstance(step, Deal) else _masking(step).keys
+        own = self._keys(self._secret(step, memory))
+        if self.firm not in keys or not np.array_equal(keys[self.firm], own):
+            return f"the keys that came back to {self.firm} are not its own"
+        if len({key.tobytes() for pair in keys.values() for key in pair}) < 2 * len(keys):
+            return "two firms have the same key"
+        if kept.round == step.round and kept.keys not in ("", _digest(keys)):
+            return "the firms of a round changed after shares were dealt to them"
+        if isinstance(step, Deal):
+            return ""
+        return self._about_masks(step, _masking(step), kept, memory)
+
+    def _about_masks(
+        self, step: Offer | Unmask, masking: Masking, kept: _Kept, memory: Memory
+    ) -> str:
+        dealers, needed = {*masking.sealed, self.firm}, threshold(len(masking.keys))
+        if self.firm in masking.sealed:
+            return f"{self.firm} was sent shares that it would have dealt itself"
+        if len(dealers) < needed:
+            return f"{len(dealers)} firms dealt shares, and {needed} could undo the masks"
+        noted = kept.masking if kept.round == step.round else ""
+        if noted and noted != _seal(masking):
+            return "what is to be masked with changed within a round"
+        if isinstance(step, Offer):
+            return ""
+        if self.private and not noted:
+            return f"{self.firm} masked nothing in round {step.round}"
+        masked = set(step.masked)
+        if not masked <= dealers or self.firm not in masked:
+            return "the firms whose models came are not those that were to mask them"
+        if len(masked) < needed:
+            return f"{len(masked)} models are fewer than the {needed} that a sum must hide"
+        # Sums with and without a firm tell its model: a model of this one is in one sum only.
+        told, said = _told(step, memory), _digest(sorted(masked))
+        if any(told.get(key, said) != said for key in _sums(step, kept)):
+            return f"{self.firm} has helped to the sum of other firms with the same model"
+        return ""
+
+    # ------------------------------------------------------------------------------ the steps
+
+    def advertise(self, step: Keys, memory: Memory, examples: int) -> Advertised:
+        _Kept(step.round, os.urandom(KEY).hex() if self.private else "").put(step, memory)
+        return Advertised(examples, self._keys(self._secret(step, memory)))
+
+    def deal(self, step: Deal, memory: Memory) -> Dealt:
+        secret, kept = self._secret(step, memory), _Kept.of(step, memory)
+        kept = kept if kept.round == step.round else _Kept(step.round)
+        replace(kept, keys=_digest(step.keys)).put(step, memory)
+        shares = self._shares(secret, step.keys)
+        own = derived(secret, "sealing")
+        return Dealt(
+            {
+                name: _array(
+                    seal(self._between(own, self.firm, name, step.keys, step), shares[name])
+                )
+                for name in sorted(step.keys)
+                if name != self.firm
+            }
+        )
+
+    def mask(self, step: Offer, memory: Memory, weights: Weights) -> Masked:
+        masking, secret, kept = _masking(step), self._secret(step, memory), _Kept.of(step, memory)
+        if weights.examples > masking.total:
+            raise FedpactError(f"{self.firm} has more examples than all firms together.")
+        kept = kept if kept.round == step.round else _Kept(step.round)
+        model = _digest(weights.arrays)
+        if kept.model not in ("", model):
+            raise FedpactError(
+                f"{self.firm} has another model in round {step.round} than the one that it masked; "
+                "two under the same masks would tell how they differ. Hold the round again."
+            )
+        words = to_words(weights.arrays, weights.examples / masking.total)
+        words += stream(derived(secret, "self"), len(words))
+        own = derived(secret, "masking")
+        for name in sorted(masking.sealed):
+            words += pair_mask(own, self.firm, name, masking.keys[name], round_of(step), len(words))
+        dealt, noted = _digest(masking.keys), _seal(masking)
+        replace(kept, keys=dealt, masking=noted, model=model).put(step, memory)
+        return Masked(
+            words,
+            {name: tuple(array.shape) for name, array in weights.arrays.items()},
+            {name: str(array.dtype) for name, array in weights.arrays.items()},
+        )
+
+    def unmask(self, step: Unmask, memory: Memory) -> Shares:
+        """Shares of those that it could open; a firm that sealed something else did it harm."""
+        secret, kept = self._secret(step, memory), _Kept.of(step, memory)
+        said = dict.fromkeys(_sums(step, kept), _digest(sorted(step.masked)))
+        memory.notes[_sums_note(step)] = json.dumps({**_told(step, memory), **said})
+        selves, pairs = dict[str, Array](), dict[str, Array]()
+        for name, both in self._held(step, secret):
+            of_self, of_pair = both[:SHARE], both[SHARE:]
+            if name in step.masked:
+                selves[name] = _array(of_self)
+            else:
+                pairs[name] = _array(of_pair)
+        return Shares(selves, pairs)
+
+    # ------------------------------------------------------------------------------ secrets
+
+    def _secret(self, step: Step, memory: Memory) -> bytes:
+        """32 bytes that all secrets of the round follow from."""
+        if self.private:
+            return bytes.fromhex(_Kept.of(step, memory).secret)
+        names = (crc32(word.encode()) for word in (self.firm, step.terms.contract, "masks"))
+        return np.random.default_rng([step.seed, step.round, *names]).bytes(KEY)
+
+    def _keys(self, secret: bytes) -> Array:
+        both = (public(derived(secret, purpose)) for purpose in ("sealing", "masking"))
+        return np.stack([_array(key) for key in both])
+
+    def _shares(self, secret: bytes, keys: Mapping[str, Array]) -> dict[str, bytes]:
+        """Each firm's two shares of this firm's secrets, by name."""
+        needed, names = threshold(len(keys)), sorted(keys)
+        of_self, of_pair = (
+            shamir.split(derived(secret, kind), len(names), needed, derived(secret, f"deal {kind}"))
+            for kind in ("self", "masking")
+        )
+        return {n: a + b for n, a, b in zip(names, of_self, of_pair, strict=True)}
+
+    def _held(self, step: Unmask, secret: bytes) -> Iterator[tuple[str, bytes]]:
+        """The two shares that each firm dealt to this one, its own among them."""
+        keys, own = step.masking.keys, derived(secret, "sealing")
+        yield self.firm, self._shares(secret, keys)[self.firm]
+        for name, box in sorted(step.masking.sealed.items()):
+            both = opened(self._between(own, name, self.firm, keys, step), box.tobytes())
+            if both is not None:
+                yield name, both
+
+    def _between(
+        self, own: bytes, dealer: str, receiver: str, keys: Mapping[str, Array], step: Step
+    ) -> bytes:
+        """The key of what one firm seals for another, for either of the two."""
+        other = keys[receiver if dealer == self.firm else dealer][0].tobytes()
+        return agreed(own, other, f"seal {round_of(step)} {dealer} {receiver}")
+
+
+@final
+@dataclass(frozen=True)
+class _Kept:
+    """What a firm notes of the last masked round of a session.
+
+    Args:
+        round: which; secret: what it drew for it, where that follows from nothing else.
+        keys, masking, model: hashes of what it dealt to, masked with, and masked.
+    """
+
+    round: int = -1
+    secret: str = ""
+    keys: str = ""
+    masking: str = ""
+    model: str = ""
+
+    @staticmethod
+    def of(step: Step, memory: Memory) -> _Kept:
+        text = memory.notes.get(_note(step))
+        return _Kept() if text is None else _Kept(**json.loads(text))
+
+    def put(self, step: Step, memory: Memory) -> None:
+        memory.notes[_note(step)] = json.dumps(vars(self), sort_keys=True)
+
+
+def _note(step: Step) -> str:
+    return f"masks/{step.terms.contract}/{step.seed}"
+
+
+def _sums_note(step: Step) -> str:
+    return f"masks/{step.seed}"  # of all contracts: under two of them a firm may train the same
+
+
+def _told(step: Step, memory: Memory) -> dict[str, str]:
+    """Rounds and models -> hash of the firms to whose sum the firm helped with them."""
+    told: dict[str, str] = json.loads(memory.notes.get(_sums_note(step), "{}"))
+    return told
+
+
+def _sums(step: Step, kept: _Kept) -> list[str]:
+    """What a sum is known by: its round, and the firm's model where it is noted."""
+    model = kept.model if kept.round == step.round else ""
+    return [f"{step.terms.contract}/{step.round}", *([model] if model else [])]
+
+
+def _masking(step: Offer | Unmask) -> Masking:
+    assert step.masking is not None  # the wall lets no secure offer pass without
+    return step.masking
+
+
+def _array(content: bytes) -> Array:
+    return np.frombuffer(content, np.uint8)
+
+
+def _seal(masking: Masking) -> str:
+    return _digest([masking.total, _plain(masking.keys), _plain(masking.sealed)])
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(_plain(value) if isinstance(value, Mapping) else value)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _plain(arrays: Mapping[str, Array]) -> list[tuple[str, str]]:
+    return [(n, hashlib.sha256(arrays[n].tobytes()).hexdigest()) for n in sorted(arrays)]
