@@ -39,6 +39,7 @@ check: $(READY)  ## What CI runs: format, lint, types, import walls, tests
 bench: $(READY)  ## Rounds, trainings and games, as ratios
 	$(BIN)/python -m simulations.bench rounds
 	$(BIN)/python -m simulations.bench batched
+	$(BIN)/python -m simulations.bench masks
 	$(BIN)/python -m simulations.bench sweep
 	$(BIN)/python -m simulations.bench game
 	$(BIN)/python -m simulations.bench canonicalize

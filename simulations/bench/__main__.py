@@ -1,4 +1,4 @@
-"""`python -m simulations.bench rounds`, `batched`, `sweep`, `game`, `canonicalize`: as ratios."""
+"""`python -m simulations.bench rounds`, `batched`, `masks`, `sweep`, `game`, `canonicalize`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def main() -> None:
     batched = whats.add_parser("batched", help="training in batches beside the plain loop")
     batched.add_argument("--firms", type=int, default=50, help="of the study")
     batched.add_argument("--rounds", type=int, default=20, help="of the study")
+    masks = whats.add_parser("masks", help="a round under masks beside a plain one")
     sweep = whats.add_parser("sweep", help="studies a second beside Hydra's basic launcher")
     game = whats.add_parser("game", help="points, games and episodes a second of each solver")
     game.add_argument("--points", type=int, default=200_000, help="random markets to solve")
@@ -25,7 +26,8 @@ def main() -> None:
     poses = whats.add_parser("canonicalize", help="canonicalizers beside equiadapt's")
     poses.add_argument("--images", type=int, default=512, help="random images to compare on")
     poses.add_argument("--peer", type=Path, help="interpreter that has equiadapt")
-    for command, repeats in ((rounds, 3), (batched, 5), (sweep, 3), (game, 5), (poses, 7)):
+    commands = ((rounds, 3), (batched, 5), (masks, 5), (sweep, 3), (game, 5), (poses, 7))
+    for command, repeats in commands:
         command.add_argument("--repeats", type=int, default=repeats)
     chosen = parser.parse_args()
     if chosen.repeats < 1 or getattr(chosen, "firms", 1) < 1:
@@ -45,6 +47,10 @@ def main() -> None:
             from simulations.bench.batched import report as report_batched
 
             report_batched(chosen.firms, chosen.rounds, chosen.repeats)
+        elif chosen.what == "masks":
+            from simulations.bench.masks import report as report_masks
+
+            report_masks(chosen.repeats)
         elif chosen.what == "sweep":
             from simulations.bench.sweep import report as report_sweep
 
