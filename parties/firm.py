@@ -9,6 +9,7 @@ from typing import final
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from parties import privacy
 from parties.backbones import Backbone
 from parties.backbones.canonical import Canonical
 from parties.canonicalize.offered import align, put_behind
@@ -21,6 +22,7 @@ from parties.exchange import (
     Advertised,
     Answer,
     Array,
+    Asking,
     Deal,
     Declaration,
     Enrol,
@@ -54,11 +56,10 @@ from parties.reuse.checked import Checker, problems_of
 from parties.reuse.gate import Gate
 from parties.reuse.judge import Judge
 from parties.reuse.ledger import Ledger
-from parties.training import Training, load_weights, random_seed
+from parties.training import Training, load_weights, random_seed, weights_of
 
 SHAREABLE = ("models", "predictions")
 BASELINE = "no_sharing"
-Asking = Offer | Query | Play | Serve | Measure | Reveal | Settle | Keys | Deal | Unmask
 ADOPTS = ("published", "canonical", "tuned", "best", "judge")
 TELLS = ("clients", "sums")
 
@@ -88,8 +89,9 @@ class Firm:
             from it or uses it; None, or a gate without checks, lets everything in.
         tells: of what clients earned it, where it settles at home: "clients": each payoff; "sums":
             means and a variance only.
-        private_randomness: what it draws to hide something comes from the operating system, as it
-            must in a deployment; else it follows from the seed, so that a run can be repeated.
+        secrets: where what hides something (a contract's noise, masks) comes from. "seeded":
+            everyone can know it, so that a simulation can be repeated, and it protects nothing;
+            "secret": from the operating system, as it must in a deployment.
     """
 
     name: str
@@ -105,10 +107,15 @@ class Firm:
     gate: Gate | None = None
     canonicalizer: Canonicalization | None = None
     tells: str = "clients"
-    private_randomness: bool = False
+    secrets: str = privacy.SEEDED
 
     def __post_init__(self) -> None:
         self._check_judging()
+        if self.secrets not in privacy.SECRETS:
+            raise FedpactError(
+                f"parties.{self.name}.secrets is {self.secrets!r}; legal are "
+                f"{' and '.join(privacy.SECRETS)}. A firm with real data needs secret."
+            )
         if not self.name or not str(self.name).replace("_", "").isalnum():
             raise FedpactError(
                 f"firm.name is {self.name!r}; legal are letters, digits and '_' (it names files)."
@@ -172,10 +179,6 @@ class Firm:
             )
         if not isinstance(self.contributes, bool):
             raise FedpactError(f"{where}.contributes is {self.contributes!r}; legal: true, false.")
-        if not isinstance(self.private_randomness, bool):
-            raise FedpactError(
-                f"{where}.private_randomness is {self.private_randomness!r}; legal: true, false."
-            )
 
     def answer(self, request: Request, memory: Memory) -> Answer:
         """Answer one request of the operator, or refuse it with the reason."""
@@ -224,12 +227,14 @@ class Firm:
         if told != "validation" and not terms.predictions:
             return f"{terms.contract} does not let predictions on {told} clients leave a firm"
         if terms.secure and isinstance(request, Keys | Deal | Offer | Unmask):
-            return self._masker.objection(request, memory)
-        return ""
+            objection = self._masker.objection(request, memory)
+            if objection:
+                return objection
+        return privacy.unprotected(request, memory)
 
     @property
     def _masker(self) -> Masker:
-        return Masker(self.name, self.private_randomness)
+        return Masker(self.name, self.secrets == privacy.SECRET)
 
     @property
     def _models(self) -> Models:
@@ -276,6 +281,7 @@ class Firm:
                 self._models.precision(arrays, training, offer.seed) if offer.precision else None
             )
             card = self._models.card(arrays, training, offer.seed) if offer.card else None
+            arrays = self._blurred(arrays, offer, memory) if offer.terms.update_epsilon else arrays
             weights = Weights(arrays, examples, precision, card)
         if offer.terms.secure and weights is not None:
             masked = self._masker.mask(offer, memory, weights)
@@ -288,6 +294,27 @@ class Firm:
         examples = len(self._models.parts(keys.seed)[0].ids) if self.contributes else 0
         return self._masker.advertise(keys, memory, examples)
 
+    def _blurred(self, arrays: dict[str, Array], offer: Offer, memory: Memory) -> dict[str, Array]:
+        """The trained model as it may leave the firm, where the terms put noise on it."""
+        features = self.dataset.split(offer.seed).training.features
+        module = self._models.module(features, offer.seed)
+        start = weights_of(module) if offer.model is None else offer.model.arrays
+        terms = offer.terms
+        amount = (terms.update_epsilon, terms.update_delta, terms.update_clip, terms.rounds)
+        content = {f"start/{k}": v for k, v in start.items()}
+        content |= {f"trained/{k}": v for k, v in arrays.items()}
+        about = ("update", self.name, offer.seed, offer.round, *amount)
+        draw = privacy.Draw(privacy.key_of(self.secrets, memory), about, content)
+        parameters = [name for name, _ in module.named_parameters()]
+        return privacy.blurred(arrays, start, parameters, terms, draw)
+
+    def _told(self, signals: Array, k: int, request: Query | Play, memory: Memory) -> Array:
+        """The signals (n,) that the others hear for true ones (n,), one of k each."""
+        epsilon = request.terms.prediction_epsilon
+        about = ("prediction", self.name, request.seed, k, epsilon)
+        draw = privacy.Draw(privacy.key_of(self.secrets, memory), about, {"signals": signals})
+        return privacy.respond(signals, k, epsilon, draw.uniform(len(signals)))
+
     def _predict(self, query: Query, memory: Memory) -> Predictions:
         split = self.dataset.split(query.seed)
         parts = {"validation": split.validation, "contested": split.contested}
@@ -295,7 +322,17 @@ class Firm:
         if cases is None:
             raise FedpactError(f"{self.name} has no {query.part} clients; use market=own_cases.")
         arrays, _ = self._models.own(query.seed, memory)
-        return Predictions(cases.ids, self._models.opinion(arrays, cases.features, query.seed))
+        opinions = self._models.opinion(arrays, cases.features, query.seed)
+        epsilon = query.terms.prediction_epsilon
+        if query.part == "validation" or not epsilon:
+            return Predictions(cases.ids, opinions)
+        if query.edges is None:
+            k = opinions.shape[1]
+            told = self._told(opinions.argmax(1), k, query, memory)
+            return Predictions(cases.ids, privacy.told_as_opinions(told, k, epsilon))
+        signals = np.digitize(opinions[:, 1], query.edges)
+        told = self._told(signals, len(query.edges) + 1, query, memory)
+        return Predictions(cases.ids, privacy.told_as_probabilities(told, query.edges))
 
     def _act(self, play: Play, memory: Memory) -> Actions:
         cases = self.dataset.split(play.seed).contested
@@ -306,7 +343,11 @@ class Firm:
         if play.rival is not None and not np.array_equal(play.rival.ids, own.ids):
             raise FedpactError(f"{self.name} was sent predictions for other clients than its own.")
         rival = None if play.rival is None else play.rival.probs[:, 1]
-        return Actions(own.ids, play.rule.act(own.probs[:, 1], rival))
+        told = None
+        if play.terms.prediction_epsilon:
+            edges = play.rule.edges
+            told = self._told(np.digitize(own.probs[:, 1], edges), len(edges) + 1, play, memory)
+        return Actions(own.ids, play.rule.act(own.probs[:, 1], rival, told))
 
     def _serve(self, serve: Serve, memory: Memory) -> Served:
         cases = self.dataset.split(serve.seed).common

@@ -83,7 +83,11 @@ def estimate(
     earned = {
         name: after_price(
             play.payoffs(
-                tables if contract.models else believed, tables, market, contract.predictions
+                tables if contract.models else believed,
+                tables,
+                market,
+                contract.predictions,
+                contract.prediction_epsilon,
             ),
             contract.price,
         )

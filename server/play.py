@@ -12,6 +12,7 @@ from parties.exchange import Array, FedpactError
 from server.game.fast import play_tables
 from server.game.solve import myopic, payoffs, solve
 from server.game.table import CouplingPrior
+from server.game.told import myopic_told, play_told, solve_told, told_table
 from server.market import Contest
 
 MOST_BINS = 8
@@ -49,18 +50,26 @@ class Play(ABC):
         return edges[edges > probs.min()] if len(edges) > 1 else edges
 
     @abstractmethod
-    def maps(self, table: Array, market: Contest, shared: bool) -> tuple[Array, Array]:
+    def maps(
+        self, table: Array, market: Contest, shared: bool, epsilon: float = 0.0
+    ) -> tuple[Array, Array]:
         """Both firms' action maps (k1, k2) when they believe in `table` (2, k1, k2).
 
-        shared: each firm sees both signals, else its own only.
+        Args:
+            shared: each firm sees both signals, else its own only.
+            epsilon: of the noise that shared signals are told with (0: none). Then a map is
+                (k1, k2, k1, k2), over true and told signals (`server.game.told`).
         """
 
-    def payoffs(self, belief: Array, true: Array, market: Contest, shared: bool) -> Array:
+    def payoffs(
+        self, belief: Array, true: Array, market: Contest, shared: bool, epsilon: float = 0.0
+    ) -> Array:
         """Both firms' payoffs (2, n) where they believe in tables `belief` and are paid on `true`.
 
         Both are (n, 2, k1, k2).
         """
-        played = (self.maps(table, market, shared) for table in belief)
+        played = (self.maps(table, market, shared, epsilon) for table in belief)
+        true = told_table(true, epsilon) if epsilon else true
         paid = (
             payoffs(table, maps, market.payoff, market.gamma)
             for table, maps in zip(true, played, strict=True)
@@ -73,10 +82,18 @@ class Play(ABC):
 class Equilibrium(Play):
     """The selected Bayes-Nash equilibrium (pure, largest potential)."""
 
-    def payoffs(self, belief: Array, true: Array, market: Contest, shared: bool) -> Array:
+    def payoffs(
+        self, belief: Array, true: Array, market: Contest, shared: bool, epsilon: float = 0.0
+    ) -> Array:
+        if epsilon:
+            return play_told(belief, true, market.payoff, market.gamma, epsilon)
         return play_tables(belief, true, market.payoff, market.gamma, shared)[0]
 
-    def maps(self, table: Array, market: Contest, shared: bool) -> tuple[Array, Array]:
+    def maps(
+        self, table: Array, market: Contest, shared: bool, epsilon: float = 0.0
+    ) -> tuple[Array, Array]:
+        if epsilon:
+            return solve_told(table, market.payoff, market.gamma, epsilon)
         return solve(table, market.payoff, market.gamma, shared)[0]
 
 
@@ -89,7 +106,11 @@ class Myopic(Play):
     coarser or shared signals it holds the posterior of what it sees against the same threshold.
     """
 
-    def maps(self, table: Array, market: Contest, shared: bool) -> tuple[Array, Array]:
+    def maps(
+        self, table: Array, market: Contest, shared: bool, epsilon: float = 0.0
+    ) -> tuple[Array, Array]:
+        if epsilon:
+            return myopic_told(table, market.payoff, epsilon)
         if self.signal_bins == 0 and not shared:
             own = np.arange(2)
             return np.repeat(own[:, None], 2, 1), np.repeat(own[None, :], 2, 0)

@@ -25,6 +25,7 @@ from parties.exchange import (
 from server.contracts.no_sharing import NoSharing
 from server.game.solve import payoffs
 from server.game.table import joint_table
+from server.game.told import told_table, turned
 from server.market import Contest, OwnCases, after_price
 from server.outcome import (
     Adoption,
@@ -43,6 +44,7 @@ from server.settling import Settling
 from server.transport import Answers, Ask
 
 Kind = TypeVar("Kind")
+NO_EDGES: Mapping[str, Array] = {}
 
 
 def hold_session(
@@ -101,14 +103,18 @@ def _contest(
     validation = _predictions(case, terms, ask, "validation", settling)
     labels = settling.classes(case, terms, ask, validation[0].ids)
     edges = [case.play.edges(p.probs[:, 1], market) for p in validation]
+    epsilon = terms.prediction_epsilon
+    if epsilon:  # a signal that no probability stands for cannot be told
+        edges = [e[e > 0] for e in edges]
     signals = [np.digitize(p.probs[:, 1], e) for p, e in zip(validation, edges, strict=True)]
     table = joint_table(labels, signals[0], signals[1], len(edges[0]) + 1, len(edges[1]) + 1)
     belief = table if terms.models else case.play.prior.mean(table)
-    maps = case.play.maps(belief, market, shared=terms.predictions)
+    maps = case.play.maps(belief, market, shared=terms.predictions, epsilon=epsilon)
 
     shown: tuple[Predictions | None, Predictions | None] = (None, None)
     if terms.predictions:
-        shown = _predictions(case, terms, ask, "contested", settling)
+        bounds = dict(zip(case.firms, edges, strict=True)) if epsilon else {}
+        shown = _predictions(case, terms, ask, "contested", settling, bounds)
     requests = {
         first: Play(
             terms,
@@ -121,7 +127,7 @@ def _contest(
         second: Play(
             terms,
             case.seed,
-            _rule(edges[1], edges[0], maps[1].T, terms.predictions),
+            _rule(edges[1], edges[0], turned(maps[1]), terms.predictions),
             belief.transpose(0, 2, 1),
             rival=shown[0],
             rival_model=updates.get(first),
@@ -132,14 +138,16 @@ def _contest(
     ids = settling.expected(case, "contested", {name: a.ids for name, a in acted.items()})
     for name, answer in acted.items():
         same_clients(answer.ids, ids, name)
+    exactly = (None, None) if epsilon else shown  # noise hides how good a model is
     bill = settling.bill(
         case,
         terms,
         ask,
         {name: answer.actions for name, answer in acted.items()},
-        _scored(case, validation, labels, shown),
+        _scored(case, validation, labels, exactly),
     )
-    exact = after_price(payoffs(table, maps, market.payoff, market.gamma), terms.price)
+    joint = told_table(table, epsilon) if epsilon else table
+    exact = after_price(payoffs(joint, maps, market.payoff, market.gamma), terms.price)
     price = {first: terms.price, second: -terms.price}  # what each is paid
     return Outcome(
         seed=case.seed,
@@ -157,10 +165,16 @@ def _contest(
 
 
 def _predictions(
-    case: Case, terms: Terms, ask: Ask, part: str, settling: Settling
+    case: Case,
+    terms: Terms,
+    ask: Ask,
+    part: str,
+    settling: Settling,
+    edges: Mapping[str, Array] = NO_EDGES,
 ) -> tuple[Predictions, Predictions]:
-    query = Query(terms, case.seed, part)
-    answers = ask(dict.fromkeys(case.firms, query), len(case.firms))
+    """Both firms' predictions for a part; as signals with these bounds, where noise is on them."""
+    queries = {name: Query(terms, case.seed, part, edges.get(name)) for name in case.firms}
+    answers = ask(queries, len(case.firms))
     told = {name: _of(answers, name, Predictions) for name in case.firms}
     ids = settling.expected(case, part, {name: p.ids for name, p in told.items()})
     for name, predictions in told.items():
@@ -170,7 +184,12 @@ def _predictions(
 
 
 def _rule(edges: Array, rival_edges: Array, actions: Array, shared: bool) -> DecisionRule:
-    """A firm's part of the play: own signals along axis 0; the rival's only where it is seen."""
+    """A firm's part of the play: own signals along axis 0; the rival's only where it is seen.
+
+    Where signals are told with noise: own ones, what it told of them, what the rival told.
+    """
+    if actions.ndim == 4:
+        return DecisionRule(edges, rival_edges, actions[:, 0])
     if shared:
         return DecisionRule(edges, rival_edges, actions)
     return DecisionRule(edges, np.empty(0), actions[:, 0])

@@ -19,6 +19,7 @@ from server.market import Contest
 from server.outcome import Outcome
 from server.verdict import BASELINE, ContractVerdict, judge, mean_payoff, method
 from simulations.measured import Measured, game_rows, measure
+from simulations.privacy import noise_of
 from simulations.results import RunFolder
 from simulations.study import Study
 
@@ -58,6 +59,7 @@ def conclude(study: Study, folder: RunFolder) -> dict[str, Any]:
     if measured is not None:
         folder.write_json("game.json", game_rows(study, measured))
     posteriors = _posteriors(study, measured)
+    terms = {name: c.terms(study.strategy.rounds) for name, c in study.contracts.items()}
     verdict = {
         "study": study.name,
         "firms": list(study.names),
@@ -86,14 +88,11 @@ def conclude(study: Study, folder: RunFolder) -> dict[str, Any]:
                 "posterior": posteriors.get(name),
                 "transfer": _transfer(study, name, contract),
                 **({"price": float(price)} if (price := study.contracts[name].price) else {}),
+                **({"privacy": noise} if (noise := noise_of(terms[name])) else {}),
                 "declined": dict(sorted(contract.declined.items())),
                 "excluded": dict(sorted(contract.excluded.items())),
                 "free_riders": list(contract.riders),
-                "operator_sees": list(
-                    study.contracts[name]
-                    .terms(study.strategy.rounds)
-                    .operator_sees(study.market.clients, study.tells)
-                ),
+                "operator_sees": list(terms[name].operator_sees(study.market.clients, study.tells)),
             }
             for name, contract in verdicts.items()
         },

@@ -10,6 +10,7 @@ from typing import Any, final
 import numpy as np
 
 from parties.exchange import Array
+from server.game.sight import CONTRACTS
 from server.market import Contest
 from server.outcome import Outcome
 from server.play import Equilibrium
@@ -23,6 +24,10 @@ PRIOR = (
     "Payoffs are averages over the prior's couplings (the run was paid in the measured one)."
 )
 BEFORE_PRICES = "Payoffs, verdicts and payments here are before prices"
+TOLD_WITH_NOISE = (
+    "Not here, as predictions are told with noise: {}. Their predicted payoffs in verdict.json are "
+    "those of the game with noise."
+)
 OTHERWISE = "These are equilibria; the firms of this study played otherwise (play)."
 
 
@@ -64,7 +69,7 @@ def game_rows(study: Study, measured: Measured) -> list[dict[str, Any]]:
 
     `coupling_known`: everyone knows how the firms err together. `coupling_prior`: until models are
     shared, firms know the prior of `play.prior` only. Both are before the contracts' prices, and
-    say so.
+    say so. Contracts under which predictions are told with noise are left out, and named.
     """
     market, prior = study.market, study.play.prior
     assert isinstance(market, Contest)
@@ -75,6 +80,10 @@ def game_rows(study: Study, measured: Measured) -> list[dict[str, Any]]:
         if contract.price
     ]
     before = f" {BEFORE_PRICES}: {', '.join(priced)}." if priced else ""
+    noised = {n: c.prediction_epsilon for n, c in study.contracts.items() if c.prediction_epsilon}
+    named = ", ".join(f"{name} (epsilon {epsilon:g})" for name, epsilon in noised.items())
+    without = f" {TOLD_WITH_NOISE.format(named)}" if noised else ""
+    played = [name for name in CONTRACTS if name not in noised]
     params = {
         "table": measured.counts.astype(int).tolist(),
         "R": [str(market.R0), str(market.R1)],
@@ -89,8 +98,9 @@ def game_rows(study: Study, measured: Measured) -> list[dict[str, Any]]:
             "id": name,
             "firms": list(study.names),
             "setting": "table",
-            "note": f"{note}{otherwise}{before}",
+            "note": f"{note}{otherwise}{before}{without}",
             "params": params | {"prior": weights},
+            **({"contracts": played} if noised else {}),
         }
         for name, weights, note in rows
     ]

@@ -26,6 +26,7 @@ from server.verdict import BASELINE, interval_name
 from simulations.conclude import outcomes_of
 from simulations.page import INK, number, render, svg, with_own_ids
 from simulations.prices import price_lines
+from simulations.privacy import noise_lines
 from simulations.results import RunFolder
 from simulations.study import Study
 from simulations.worth import worth
@@ -65,6 +66,7 @@ def _content(study: Study, folder: RunFolder, verdict: Mapping[str, Any]) -> dic
         "left_out": _left_out(outcomes),
         "adoptions": _adoptions(_table(folder, "adoptions.csv")),
         "prices": price_lines(verdict),
+        "noise": noise_lines(verdict),
         "money": _money(contracts),
         "clients": next(
             (c["posterior"]["clients"] for c in contracts.values() if c["posterior"]), 0

@@ -96,6 +96,7 @@ class Study:
         self._check_prices()
         self._check_settling()
         self._check_masks()
+        self._check_noise()
         match self.market.clients:
             case "contested":
                 self._check_contest(count)
@@ -234,6 +235,17 @@ class Study:
                     "needs the firms' models one by one; of a sum it would learn their mean only. "
                     "Use strategy=fedavg, fedprox, fedavgm, fedadam or fedref (with "
                     f"strategy.precision=scalar), or set contract.{name}.secure=false."
+                )
+
+    def _check_noise(self) -> None:
+        """Noise on models covers all that leaves with them."""
+        extras = self.strategy.wants_card or self.strategy.wants_precision
+        for name, contract in self.contracts.items():
+            if contract.update_epsilon and extras:
+                raise FedpactError(
+                    f"contract.{name}.update_epsilon is {contract.update_epsilon}, and strategy "
+                    f"{type(self.strategy).__name__} asks for more than weights, which no noise "
+                    "covers. Use strategy=fedavg, or another without a donor or a precision."
                 )
 
     def _check_contest(self, count: int) -> None:

@@ -34,6 +34,7 @@ from server.verdict import interval_name
 from simulations.compare import Plan, interval_names
 from simulations.engines import Engine
 from simulations.prices import price_lines
+from simulations.privacy import noise_lines
 from simulations.results import RunFolder
 from simulations.study import Study
 from simulations.sweeps.columns import answers, holds
@@ -177,7 +178,8 @@ def print_verdict(verdict: Mapping[str, Any], folder: RunFolder, seconds: float)
     console.print(
         f"Payoffs in {verdict['unit']}. Gains over no_sharing, paired over clients and seeds."
     )
-    for line in [*price_lines(verdict), *payment_lines(verdict), *score_lines(verdict)]:
+    told = (price_lines, noise_lines, payment_lines, score_lines)
+    for line in (line for lines in told for line in lines(verdict)):
         console.print(line, soft_wrap=True)
     console.print(f"CPU      {seconds:.1f} s in this process")
     console.print(f"Models   sha256 {verdict['models_sha256']}")

@@ -502,10 +502,10 @@ def test_the_secrets_of_a_deployment_are_the_operating_systems(
         return told.keys.tobytes()
 
     assert keys(hospital) == keys(hospital)
-    private = replace(hospital, private_randomness=True)
+    private = replace(hospital, secrets="secret")
     assert len({keys(private), keys(private), keys(hospital)}) == 3
-    with pytest.raises(FedpactError, match="private_randomness is 1; legal: true, false"):
-        replace(hospital, private_randomness=1)  # type: ignore[arg-type]
+    with pytest.raises(FedpactError, match="secrets is 'none'; legal are seeded and secret"):
+        replace(hospital, secrets="none")
 
 
 # --------------------------------------------------------------------------- firms that are wrong

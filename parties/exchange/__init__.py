@@ -48,6 +48,7 @@ from parties.exchange.masks import (
 from parties.exchange.packing import (
     TYPES,
     Answer,
+    Asking,
     Message,
     Packed,
     Request,
@@ -64,6 +65,7 @@ from parties.exchange.requests import (
     Serve,
     Settle,
 )
+from parties.exchange.response import truthful
 from parties.exchange.values import (
     KNOWN_CONTRACTS,
     DecisionRule,
@@ -82,6 +84,7 @@ __all__ = [
     "Advertised",
     "Answer",
     "Array",
+    "Asking",
     "Deal",
     "Dealt",
     "DecisionRule",
@@ -118,5 +121,6 @@ __all__ = [
     "Unmask",
     "Weights",
     "pack",
+    "truthful",
     "unpack",
 ]

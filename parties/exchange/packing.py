@@ -37,7 +37,9 @@ from parties.exchange.masks import (
 from parties.exchange.requests import Enrol, Measure, Offer, Play, Query, Reveal, Serve, Settle
 from parties.exchange.values import DecisionRule, Predictions, Seal, Terms, Weights
 
-Request = Enrol | Offer | Query | Play | Serve | Measure | Reveal | Settle | Keys | Deal | Unmask
+Asking = Offer | Query | Play | Serve | Measure | Reveal | Settle | Keys | Deal | Unmask
+"""What is asked under a contract's terms."""
+Request = Enrol | Asking
 Answer = (
     Declaration
     | Trained

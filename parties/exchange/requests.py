@@ -89,14 +89,28 @@ class Offer:
 @dataclass(frozen=True)
 class Query:
     """Predict for one part of the clients: "validation" (for the operator's joint table),
-    "contested" or "common" (for the others; only under terms that share predictions)."""
+    "contested" or "common" (for the others; only under terms that share predictions).
+
+    edges: bounds (k-1,) of the signals that contested predictions are told as, within (0, 1]; only
+        where the terms put noise on them.
+    """
 
     terms: Terms
     seed: int
     part: str
+    edges: Array | None = None
 
     def __post_init__(self) -> None:
         instance(self.terms, "query.terms", Terms)
+        noised = self.part == "contested" and self.terms.prediction_epsilon > 0
+        require(
+            noised == (self.edges is not None),
+            "query.edges are due where contested predictions are told with noise, and only there.",
+        )
+        if self.edges is not None:
+            numeric(self.edges, "query.edges", 1, "f")
+            ends = np.concatenate([[0.0], self.edges, [np.nextafter(1.0, 2.0)]])
+            require(bool(np.all(np.diff(ends) > 0)), "query.edges must increase within (0, 1].")
         count(self.seed, "query.seed")
         require(
             self.part in ("validation", "contested", "common"),

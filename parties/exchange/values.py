@@ -12,6 +12,7 @@ import numpy as np
 from parties.exchange.checks import (
     Array,
     ExchangeError,
+    amount,
     count,
     ids,
     instance,
@@ -49,6 +50,11 @@ class Terms:
         price: what the second firm (by name) pays the first, in the market's unit a client; below
             zero the first pays the second.
         secure: models cross as a sum only (`parties.masking`), of three firms or more.
+        prediction_epsilon: of the noise that a firm puts on each prediction that reaches the
+            others (local differential privacy); 0: none.
+        update_epsilon, update_delta: what all models that a firm hands over in all rounds of one
+            seed cost it, by the noise that it puts on each; 0: none.
+        update_clip: largest L2 norm of a firm's update before that noise.
     """
 
     contract: str
@@ -57,6 +63,10 @@ class Terms:
     rounds: int = 0
     price: float = 0.0
     secure: bool = False
+    prediction_epsilon: float = 0.0
+    update_epsilon: float = 0.0
+    update_delta: float = 0.0
+    update_clip: float = 0.0
 
     def __post_init__(self) -> None:
         text(self.contract, "terms.contract")
@@ -75,11 +85,26 @@ class Terms:
         require(
             self.models or not self.secure, "terms.secure must be false where no model crosses."
         )
+        self._check_noise()
         switches = (self.models, self.predictions)
         require(
             KNOWN_CONTRACTS.get(self.contract, switches) == switches,
             f"terms of {self.contract} with models={self.models}, predictions={self.predictions} "
             "are not what that name stands for.",
+        )
+
+    def _check_noise(self) -> None:
+        for name in ("prediction_epsilon", "update_epsilon", "update_delta", "update_clip"):
+            amount(getattr(self, name), f"terms.{name}")
+        require(
+            self.predictions or self.prediction_epsilon == 0,
+            "terms.prediction_epsilon must be 0 where no prediction crosses.",
+        )
+        noise = (self.update_epsilon, self.update_delta, self.update_clip)
+        require(
+            (self.models and min(noise) > 0 and self.update_delta < 1) or max(noise) == 0,
+            f"terms.update_epsilon, update_delta and update_clip are {noise}; legal are three "
+            "numbers > 0, delta < 1, where models cross, or three zeros.",
         )
 
     def operator_sees(self, clients: str, settled: str = "") -> tuple[str, ...]:
@@ -122,10 +147,30 @@ class Terms:
                 "trained weights, to combine or forward them (with strategy=donor also the "
                 "donor's profile card: quantiles, means and covariances of its layers' outputs; "
                 "with strategy.precision=diagonal the diagonal of their Fisher information)"
+                + self._noise_on_updates
             )
         if self.predictions:
-            seen.append(f"predictions on {clients} clients, to forward them to the others")
+            seen.append(
+                f"predictions on {clients} clients, to forward them to the others"
+                + self._noise_on_predictions
+            )
         return tuple(seen)
+
+    @property
+    def _noise_on_updates(self) -> str:
+        if not self.update_epsilon:
+            return ""
+        return (
+            f"; the firm clips what it learnt to a norm of {self.update_clip:g} and adds noise: "
+            f"epsilon {self.update_epsilon:g}, delta {self.update_delta:g} over all rounds of a "
+            "seed"
+        )
+
+    @property
+    def _noise_on_predictions(self) -> str:
+        if not self.prediction_epsilon:
+            return ""
+        return f"; the firm randomises each of them: epsilon {self.prediction_epsilon:g}"
 
 
 @final
@@ -224,7 +269,9 @@ class DecisionRule:
     Args:
         edges: (k-1,) increasing bounds of the firm's own probability of class 1.
         rival_edges: the rival's bounds where its predictions are shared, else empty.
-        actions: (k,) action for each own signal, or (k, k_rival) where the rival's is seen too.
+        actions: (k,) action for each own signal, (k, k_rival) where the rival's is seen too, or
+            (k, k, k_rival) for what the firm's own signal is, what it told of it and what the
+            rival told, where both tell with noise.
     """
 
     edges: Array
@@ -238,7 +285,7 @@ class DecisionRule:
             require(bool(np.all(np.diff(edges) > 0)), f"rule.{name} must increase.")
         numeric(self.actions, "rule.actions", None, "iu")
         own, rival = len(self.edges) + 1, len(self.rival_edges) + 1
-        shape = (own,) if self.actions.ndim == 1 else (own, rival)
+        shape = {1: (own,), 3: (own, own, rival)}.get(self.actions.ndim, (own, rival))
         require(
             self.actions.shape == shape, f"rule.actions must have the shape {shape} of signals."
         )
@@ -247,13 +294,22 @@ class DecisionRule:
     @property
     def sees_rival(self) -> bool:
         """Whether the action depends on the rival's prediction."""
-        return self.actions.ndim == 2
+        return self.actions.ndim > 1
 
-    def act(self, own: Array, rival: Array | None) -> Array:
-        """Actions (n,) for own and, where seen, the rival's probabilities of class 1, (n,) each."""
+    def act(self, own: Array, rival: Array | None, told: Array | None = None) -> Array:
+        """Actions (n,) for own and, where seen, the rival's probabilities of class 1, (n,) each.
+
+        Args:
+            told: the signals (n,) that the firm told, where it tells with noise.
+        """
         signal = np.digitize(own, self.edges)
         if not self.sees_rival:
             return self.actions[signal].astype(np.int8)
         if rival is None:
             raise ExchangeError("this rule needs the rival's predictions; none were sent.")
-        return self.actions[signal, np.digitize(rival, self.rival_edges)].astype(np.int8)
+        theirs = np.digitize(rival, self.rival_edges)
+        if self.actions.ndim == 2:
+            return self.actions[signal, theirs].astype(np.int8)
+        if told is None:
+            raise ExchangeError("this rule needs what the firm told; it told nothing.")
+        return self.actions[signal, told, theirs].astype(np.int8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from parties.exchange import FedpactError, Terms
@@ -27,8 +27,7 @@ class Contract(ABC):
     def terms(self, rounds: int) -> Terms:
         """What passes, where models (if they cross at all) cross in `rounds` rounds."""
         crossings = rounds if self.models else 0
-        price = float(self.price)
-        return Terms(self.name, self.models, self.predictions, crossings, price, self.secure)
+        return Terms(self.name, self.models, self.predictions, crossings, secure=self.secure)
 
     @property
     def price(self) -> float:
@@ -45,6 +44,16 @@ class Contract(ABC):
         """Firms without which there is no deal."""
         return FEWEST_MASKED if self.secure else 2
 
+    @property
+    def prediction_epsilon(self) -> float:
+        """Of the noise on what firms tell of clients (`parties.privacy`); 0: none."""
+        return 0.0
+
+    @property
+    def update_epsilon(self) -> float:
+        """Of the noise on models that leave a firm (`parties.privacy`); 0: none."""
+        return 0.0
+
 
 @dataclass(frozen=True)
 class Sharing(Contract, ABC):
@@ -53,9 +62,31 @@ class Sharing(Contract, ABC):
     Args:
         price: what the second firm (by name) pays the first when the contract is held, in the
             market's unit a client; below zero the first pays the second.
+        prediction_epsilon: of the randomised response that a firm tells each prediction by, one
+            client's one prediction each; 0: it tells them as they are.
+        update_epsilon, update_delta: what all models that a firm hands over in all rounds of one
+            seed tell of whether it had any data at all, by the Gaussian mechanism; an epsilon of
+            0: it hands them over as they are.
+        update_clip: largest L2 norm of what a firm's model may differ by from the one it began
+            with, before noise; in units of its weights.
     """
 
     price: float = 0.0
+    prediction_epsilon: float = 0.0
+    update_epsilon: float = 0.0
+    update_delta: float = 1e-5
+    update_clip: float = 1.0
+
+    def terms(self, rounds: int) -> Terms:
+        noised = self.update_epsilon > 0
+        return replace(
+            super().terms(rounds),
+            price=float(self.price),
+            prediction_epsilon=float(self.prediction_epsilon),
+            update_epsilon=float(self.update_epsilon),
+            update_delta=float(self.update_delta) if noised else 0.0,
+            update_clip=float(self.update_clip) if noised else 0.0,
+        )
 
     def __post_init__(self) -> None:
         number = isinstance(self.price, int | float) and not isinstance(self.price, bool)
@@ -64,6 +95,24 @@ class Sharing(Contract, ABC):
                 f"contract.{self.name}.price is {self.price!r}; legal is a finite number: what "
                 "the second firm by name pays the first a client, below zero the other way. Set "
                 f"it with contract.{self.name}.price=..."
+            )
+        for kind, name in (("predictions", "prediction_epsilon"), ("models", "update_epsilon")):
+            epsilon, crosses = getattr(self, name), getattr(self, kind)
+            if not _amount(epsilon) or (epsilon and not crosses):
+                legal = "0 (no noise) and finite numbers > 0" if crosses else f"0: no {kind} cross"
+                raise FedpactError(
+                    f"contract.{self.name}.{name} is {epsilon!r}; legal are {legal}. The smaller, "
+                    "the more private."
+                )
+        if not _amount(self.update_delta) or not 0 < self.update_delta < 1:
+            raise FedpactError(
+                f"contract.{self.name}.update_delta is {self.update_delta!r}; legal is a number "
+                "between 0 and 1, a small one such as 1e-5."
+            )
+        if not _amount(self.update_clip) or not self.update_clip:
+            raise FedpactError(
+                f"contract.{self.name}.update_clip is {self.update_clip!r}; legal is a finite "
+                "number > 0, about the norm of what a firm learns in a round."
             )
 
 
@@ -84,3 +133,8 @@ class SharingModels(Sharing, ABC):
             raise FedpactError(
                 f"contract.{self.name}.secure is {self.secure!r}; legal are true and false."
             )
+
+
+def _amount(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value >= 0  # type: ignore[arg-type,operator]

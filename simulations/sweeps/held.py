@@ -20,6 +20,7 @@ from parties.exchange import Array, Declaration
 from parties.firm import Firm
 from parties.fitting import Fit, Fitted, fitter
 from parties.memory import Memory
+from parties.privacy import SECRET
 from server.docket import hold_docket
 from server.intake import Limits
 from server.outcome import Case, Outcome, Progress, Unrecorded
@@ -144,7 +145,7 @@ class _Job:
         key = self._keys[firm.name]
         # A gate keeps a ledger of what it has seen: the firm's answers follow from that too.
         guarded = firm.gate is not None and bool(firm.gate.checks)
-        pure = not guarded and not firm.private_randomness
+        pure = not guarded and firm.secrets != SECRET
         return OneFirm(firm.answer, Memory(_models(key, seed)), key if pure else "")
 
     @contextmanager
