@@ -37,7 +37,8 @@ from simulations.prices import price_lines
 from simulations.privacy import noise_lines
 from simulations.results import RunFolder
 from simulations.study import Study
-from simulations.sweeps.columns import answers, holds
+from simulations.sweeps.columns import answers, axes_of, holds
+from simulations.sweeps.noise import borne
 from simulations.sweeps.run import Watch
 from simulations.sweeps.table import cut_off
 from simulations.traffic import bytes_of, traffic
@@ -434,6 +435,8 @@ def print_sweep(table: pd.DataFrame, facts: Mapping[str, Any], folder: RunFolder
                 f"{found['agree']} of {found['compared']} decided studies",
                 soft_wrap=True,
             )
+    for line in borne(table, axes_of(table, facts)):
+        console.print(f"Noise    {line}", soft_wrap=True, markup=False)
     if told := facts["extra"].get("told"):
         console.print(f"Found    {told}", soft_wrap=True, markup=False)
     failed = table[table["status"] == "failed"]

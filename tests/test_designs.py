@@ -143,3 +143,22 @@ def test_a_search_is_planned_by_the_middle_of_its_axes(here: Here, tmp_path: Pat
     )
     assert "64 jobs at most" in out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_firms_gain_is_told_against_the_noise_on_what_they_share(here: Here) -> None:
+    code, out, err = here("sweep=epsilon", *TINY, "study.seeds=2", "run_dir=predictions")
+    assert code == 0, err
+    table, _ = results("predictions")
+    gains = table.set_index("contract.infer_sharing.prediction_epsilon")["infer_sharing.surplus"]
+    assert len(gains) == 8
+    assert gains[0.5] <= gains[0.0]
+    assert "Noise    infer_sharing by prediction_epsilon: " in out
+    assert re.search(r"from off|at off", out)
+    assert "infer_sharing by prediction_epsilon" in Path("predictions/sweep.html").read_text()
+    small = ("strategy.rounds=2", "training.epochs=2", *TINY[-2:], "study.seeds=2")
+    code, out, err = here("experiment=heart", "sweep=update_epsilon", *small, "run_dir=models")
+    assert code == 0, err
+    table, _ = results("models")
+    gains = table.set_index("contract.train_sharing.update_epsilon")["train_sharing.surplus"]
+    assert gains[8.0] < gains[0.0]
+    assert "Noise    train_sharing by update_epsilon: " in out

@@ -19,6 +19,7 @@ from simulations.sweeps import maps
 from simulations.sweeps.agreement import agreement
 from simulations.sweeps.axes import axis_of
 from simulations.sweeps.columns import axes_of
+from simulations.sweeps.noise import borne
 from simulations.sweeps.report import ROWS, SCRIPT, write_sweep_report
 from simulations.sweeps.sensitivity import effects
 from simulations.sweeps.table import table_of
@@ -452,3 +453,80 @@ def test_the_optimum_of_a_search_is_told(tmp_path: Path) -> None:
     text = page_of(TABLES["one axis"], tmp_path, extra={"optimum": optimum, "regret": 0}).text
     assert "its optimum at market.C1=2.0 : joint surplus +4.1000." in text
     assert '"regret": 0' in text
+
+
+# ------------------------------------------------------------------------ along an axis of epsilon
+
+EPSILON = "contract.full_sharing.prediction_epsilon"
+
+
+def along_epsilon(gains: dict[float, float], **others: list[Any]) -> pd.DataFrame:
+    """Studies whose first firm gains so much from full_sharing at each epsilon, whatever else."""
+    axes = grid(market_R0=list(gains.values()), **others)
+    table = study_table(axes[["market.R0"]])
+    for key in axes.columns[1:]:
+        table.insert(2, key, axes[key])
+    table.insert(1, EPSILON, [e for e in gains for _ in range(len(axes) // len(gains))])
+    return table.drop(columns="market.R0")
+
+
+def told_of(table: pd.DataFrame, *keys: str) -> list[str]:
+    return borne(table, axes_of(table, {"axes": [{"key": key} for key in (EPSILON, *keys)]}))
+
+
+def test_no_noise_lies_beyond_every_epsilon_and_is_called_off() -> None:
+    table = along_epsilon({8.0: 1.0, 0.0: 1.0, 0.5: 1.0})
+    axis = axes_of(table, {"axes": [{"key": EPSILON}]})[0]
+    assert axis.labels == ["0.5", "8", "off"]
+    assert axis.positions.tolist() == [1, 2, 0]
+    assert axis.ordered
+    without_off = axes_of(table.iloc[[0, 2]], {"axes": [{"key": EPSILON}]})[0]
+    assert without_off.levels == (0.5, 8.0)
+    assert without_off.numeric
+
+
+@pytest.mark.parametrize(
+    ("gains", "sentence"),
+    [
+        (
+            {0.0: 1.0, 4.0: 1.0, 2.0: 0.0, 1.0: -1.0},
+            "every firm signs from off to 4, undecided at 2, some firm refuses at 1. It is "
+            "individually rational from off to 4. It stops being so below 4: at 2 it is undecided. "
+            "alice signs from off to 4. bob signs from off to 4.",
+        ),
+        (
+            {0.0: -1.0, 4.0: 1.0, 1.0: -1.0},
+            "some firm refuses at off, every firm signs at 4, some firm refuses at 1. It is "
+            "individually rational at 4. It stops being so below 4: at 1 some firm refuses. "
+            "alice signs at 4. bob signs at 4.",
+        ),
+        (
+            {0.0: 1.0, 1.0: 1.0},
+            "every firm signs from off to 1. It is individually rational at every one of them.",
+        ),
+        (
+            {0.0: -1.0, 1.0: -1.0},
+            "some firm refuses from off to 1. It is individually rational at none of them.",
+        ),
+        (
+            {0.0: 0.15, 1.0: -1.0},
+            "undecided at off, some firm refuses at 1. It is individually rational at none of "
+            "them. bob signs at off.",
+        ),
+    ],
+)
+def test_a_sentence_says_how_much_noise_a_contract_bears(
+    gains: dict[float, float], sentence: str
+) -> None:
+    assert told_of(along_epsilon(gains)) == [f"full_sharing by prediction_epsilon: {sentence}"]
+
+
+def test_each_value_of_another_axis_has_its_own_sentence(tmp_path: Path) -> None:
+    table = along_epsilon({0.0: 1.0, 1.0: -1.0}, play=["myopic", "equilibrium"])
+    found = told_of(table, "play")
+    assert [line.split(":")[0] for line in found] == [
+        f"full_sharing by prediction_epsilon with play={play}" for play in ("myopic", "equilibrium")
+    ]
+    page = page_of(table, tmp_path)
+    assert all(line in page.text for line in found)
+    assert told_of(failed(table, [0, 1, 2, 3], "E", "broke"), "play") == []

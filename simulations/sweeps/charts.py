@@ -37,7 +37,7 @@ def gain_lines(
             undecided = (table[f"{contract}.{firm}.decision"] == "undecided").to_numpy()[order]
             colour, marker = FIRM_COLOURS[place % 4], SHAPES[place % 5][0]
             axes.vlines(x, low, high, color=colour, linewidth=0.9, alpha=0.7)
-            line = "-" if axis.numeric else "none"
+            line = "-" if axis.ordered else "none"
             axes.plot(x, gain, linestyle=line, color=colour, linewidth=1, alpha=0.6)
             few: dict[str, Any] = {"linestyle": "none", "marker": marker, "markeredgecolor": colour}
             axes.plot(x[undecided], gain[undecided], markerfacecolor="none", **few)

@@ -23,6 +23,7 @@ class Axis:
         places: of each study, which level it has, (studies,).
         numeric: whether its values are numbers.
         log: whether they are spread evenly by their logarithm.
+        ordered: whether its values, or the words for them, go from less to more.
     """
 
     key: str
@@ -30,6 +31,7 @@ class Axis:
     places: Array
     numeric: bool
     log: bool = False
+    ordered: bool = False
 
     @property
     def labels(self) -> list[str]:
@@ -50,6 +52,8 @@ def _axis(column: pd.Series[Any], told: Mapping[str, Any]) -> Axis:
     values = [value.item() if isinstance(value, np.generic) else value for value in column]
     numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     numeric = numeric and all(v == v for v in values)
+    if numeric and told["key"].endswith("_epsilon") and 0 in values:
+        return _noise(told["key"], values)
     if numeric:
         levels = sorted(set(values))
     else:
@@ -59,7 +63,17 @@ def _axis(column: pd.Series[Any], told: Mapping[str, Any]) -> Axis:
         levels = [name for name in order if name in used]
     place = {level: number for number, level in enumerate(levels)}
     places = np.array([place[v] for v in values], dtype=int)
-    return Axis(told["key"], tuple(levels), places, numeric, numeric and bool(told.get("log")))
+    return Axis(
+        told["key"], tuple(levels), places, numeric, numeric and bool(told.get("log")), numeric
+    )
+
+
+def _noise(key: str, values: Sequence[float]) -> Axis:
+    """An axis of epsilon, from the most noise to none: 0 stands for none, beyond every number."""
+    levels = [*sorted({v for v in values if v}), 0]
+    places = np.array([levels.index(v) for v in values], dtype=int)
+    words = tuple(label(v) if v else "off" for v in levels)
+    return Axis(key, words, places, numeric=False, ordered=True)
 
 
 def label(value: Any) -> str:

@@ -22,6 +22,7 @@ from simulations.sweeps import charts, maps
 from simulations.sweeps.agreement import agreement
 from simulations.sweeps.columns import Axis, amounts, answers, axes_of, holds, unsure
 from simulations.sweeps.maps import Kind, Panel, Plane
+from simulations.sweeps.noise import borne
 from simulations.sweeps.sensitivity import VERDICT, Effect, effects
 from simulations.sweeps.table import cut_off
 
@@ -65,6 +66,7 @@ def _content(table: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, Any]:
         "ok": int(ok.sum()),
         "undecided": int((ok & table["best"].isna()).sum()),
         "wins": wins,
+        "borne": borne(table, axes),
         "kinds": kinds,
         "partly": partly,
         "not_held": maps.NOT_HELD,
