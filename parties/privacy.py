@@ -150,15 +150,21 @@ def blurred(
         norm = math.sqrt(math.fsum(float(np.sum(np.square(a))) for a in learnt))
     clip = terms.update_clip
     share = min(1.0, clip / norm) if 0 < norm < math.inf else float(norm == 0)
-    scale = clip * noise_multiplier(terms.update_epsilon, terms.update_delta, terms.rounds)
+    scale = noise_scale(terms)
     normal = ndtri(draw.uniform(sum(a.size for a in learnt)))
     found, used = {name: np.array(array) for name, array in start.items()}, 0
     for name, update in zip(names, learnt, strict=True):
         kept = share * update if share else np.zeros(update.shape)
         noise = scale * normal[used : used + update.size].reshape(update.shape)
         used += update.size
-        found[name] = (start[name] + kept + noise).astype(arrays[name].dtype)
+        found[name] = np.asarray(start[name] + kept + noise, arrays[name].dtype)
     return found
+
+
+def noise_scale(terms: Terms) -> float:
+    """Standard deviation of the noise on each number of an update."""
+    each = noise_multiplier(terms.update_epsilon, terms.update_delta, terms.rounds)
+    return terms.update_clip * each
 
 
 def gaussian_delta(epsilon: float, multiplier: float, rounds: int = 1) -> float:

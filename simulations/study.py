@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -15,6 +16,7 @@ from parties.exchange import Array, Declaration, Enrol, FedpactError
 from parties.firm import Firm
 from parties.memory import Memory
 from parties.partitions.iid import Iid
+from parties.privacy import noise_scale
 from parties.reuse.features import look
 from parties.shifts.none import NoShift
 from server.contracts import Contract
@@ -238,15 +240,27 @@ class Study:
                 )
 
     def _check_noise(self) -> None:
-        """Noise on models covers all that leaves with them."""
+        """Noise on models covers all that leaves with them, and leaves models that are accepted."""
         extras = self.strategy.wants_card or self.strategy.wants_precision
         for name, contract in self.contracts.items():
-            if contract.update_epsilon and extras:
+            if not contract.update_epsilon:
+                continue
+            if extras:
                 raise FedpactError(
                     f"contract.{name}.update_epsilon is {contract.update_epsilon}, and strategy "
                     f"{type(self.strategy).__name__} asks for more than weights, which no noise "
                     "covers. Use strategy=fedavg, or another without a donor or a precision."
                 )
+            scale, most = noise_scale(contract.terms(self.strategy.rounds)), self.limits.max_norm
+            for firm, declared in self.declarations().items():
+                numbers = sum(math.prod(declared.tensors[p]) for p in declared.parameters)
+                if scale * math.sqrt(numbers) > most:
+                    raise FedpactError(
+                        f"contract.{name} puts noise of norm {scale * math.sqrt(numbers):.3g} on "
+                        f"each model of {firm}; the operator accepts models of norm {most:g} at "
+                        f"most. Raise contract.{name}.update_epsilon, lower its update_clip, or "
+                        "raise limits.max_norm."
+                    )
 
     def _check_contest(self, count: int) -> None:
         if count != 2:

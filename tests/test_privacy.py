@@ -352,7 +352,7 @@ def test_a_firm_refuses_what_its_noise_would_not_cover(
 
 def test_a_firm_of_another_noise_is_refused() -> None:
     with pytest.raises(FedpactError, match="legal are seeded and secret"):
-        build({**plain(*SMALL_LOANS)["parties"]["lender_a"], "noise": "loud"})
+        build({**plain(*SMALL_LOANS)["parties"]["lender_a"], "secrets": "loud"})
 
 
 # ------------------------------------------------------------------------------------- the terms
@@ -400,6 +400,10 @@ def test_a_policy_bounds_every_epsilon(most: float | None, terms: Terms, reason:
         (
             ("experiment=reuse_images", "contract.train_sharing.update_epsilon=1"),
             "more than weights, which no noise covers",
+        ),
+        (
+            ("experiment=heart", "contract.train_sharing.update_epsilon=0.001"),
+            "noise of norm .* accepts models of norm 10000 at most",
         ),
     ],
 )
