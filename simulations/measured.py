@@ -9,7 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
-from parties.exchange import Array
+from parties.exchange import Array, truthful
 from server.game.sight import CONTRACTS
 from server.market import Contest
 from server.outcome import Outcome
@@ -24,9 +24,11 @@ PRIOR = (
     "Payoffs are averages over the prior's couplings (the run was paid in the measured one)."
 )
 BEFORE_PRICES = "Payoffs, verdicts and payments here are before prices"
-TOLD_WITH_NOISE = (
-    "Not here, as predictions are told with noise: {}. Their predicted payoffs in verdict.json are "
-    "those of the game with noise."
+TOLD_WITH_NOISE = "Predictions are told with noise under {}: in a row of its own."
+TOLD = (
+    "{} with predictions told with noise of epsilon {:g}, beside no_sharing: who sees both z knows "
+    "what both told{}. Payoffs are averages over the prior's couplings. Misreports of what is told "
+    "are not worked out here."
 )
 OTHERWISE = "These are equilibria; the firms of this study played otherwise (play)."
 
@@ -69,7 +71,7 @@ def game_rows(study: Study, measured: Measured) -> list[dict[str, Any]]:
 
     `coupling_known`: everyone knows how the firms err together. `coupling_prior`: until models are
     shared, firms know the prior of `play.prior` only. Both are before the contracts' prices, and
-    say so. Contracts under which predictions are told with noise are left out, and named.
+    say so. Contracts under which predictions are told with noise have rows of their own.
     """
     market, prior = study.market, study.play.prior
     assert isinstance(market, Contest)
@@ -80,9 +82,8 @@ def game_rows(study: Study, measured: Measured) -> list[dict[str, Any]]:
         if contract.price
     ]
     before = f" {BEFORE_PRICES}: {', '.join(priced)}." if priced else ""
-    noised = {n: c.prediction_epsilon for n, c in study.contracts.items() if c.prediction_epsilon}
-    named = ", ".join(f"{name} (epsilon {epsilon:g})" for name, epsilon in noised.items())
-    without = f" {TOLD_WITH_NOISE.format(named)}" if noised else ""
+    noised = {n: c for n, c in study.contracts.items() if c.prediction_epsilon}
+    without = f" {TOLD_WITH_NOISE.format(', '.join(noised))}" if noised else ""
     played = [name for name in CONTRACTS if name not in noised]
     params = {
         "table": measured.counts.astype(int).tolist(),
@@ -93,7 +94,7 @@ def game_rows(study: Study, measured: Measured) -> list[dict[str, Any]]:
     share = Fraction(str(prior.independent))
     believed = {"independent": str(share), "strongest": str(1 - share)}
     rows = (("coupling_known", {"measured": "1"}, KNOWN), ("coupling_prior", believed, PRIOR))
-    return [
+    plain = [
         {
             "id": name,
             "firms": list(study.names),
@@ -104,3 +105,28 @@ def game_rows(study: Study, measured: Measured) -> list[dict[str, Any]]:
         }
         for name, weights, note in rows
     ]
+    told = [
+        {
+            "id": f"{name}_told",
+            "firms": list(study.names),
+            "setting": "told",
+            "note": TOLD.format(
+                name,
+                contract.prediction_epsilon,
+                " and how they err together" if contract.models else "",
+            )
+            + f"{otherwise}{before}",
+            "params": params
+            | {
+                "prior": believed,
+                "keeps": [
+                    f"{truthful(contract.prediction_epsilon, k):.12f}"
+                    for k in measured.counts.shape[1:]
+                ],
+                "models": contract.models,
+            },
+            "contracts": {BASELINE: {}, f"{name}_told": {"firm1": ["z2"], "firm2": ["z1"]}},
+        }
+        for name, contract in noised.items()
+    ]
+    return [*plain, *told]

@@ -41,10 +41,14 @@ from parties.training import weights_of
 from server.contracts.full_sharing import FullSharing
 from server.contracts.infer_sharing import InferSharing
 from server.contracts.train_sharing import TrainSharing
+from server.game.solve import payoffs
+from server.game.told import solve_told, told_table
+from server.market import Contest
 from simulations.build import build
 from simulations.conclude import conclude
 from simulations.engines import apps
 from simulations.engines.grid import InlineGrid
+from simulations.game.rows import solved_row
 from simulations.measured import game_rows, measure
 from simulations.privacy import noise_lines
 from simulations.report import write_report
@@ -473,9 +477,17 @@ def test_a_study_with_noise_is_held_again_to_the_same_bits_and_says_what_it_asks
     outcomes = [found[0] for case in study.cases() if (found := folder.load(case.name))]
     measured = measure(study, outcomes)
     assert measured is not None
-    for row in game_rows(study, measured):
-        assert row["contracts"] == ["no_sharing", "train_sharing"]
-        assert "infer_sharing (epsilon 2), full_sharing (epsilon 40)" in row["note"]
+    rows = {row["id"]: row for row in game_rows(study, measured)}
+    assert list(rows)[2:] == ["infer_sharing_told", "full_sharing_told"]
+    for name in ("coupling_known", "coupling_prior"):
+        assert rows[name]["contracts"] == ["no_sharing", "train_sharing"]
+        assert "under infer_sharing, full_sharing: in a row of its own" in rows[name]["note"]
+    assert isinstance(study.market, Contest)
+    believed = study.play.prior.mean(measured.table)
+    maps = solve_told(believed, study.market.payoff, study.market.gamma, 2.0)
+    paid = payoffs(told_table(believed, 2.0), maps, study.market.payoff, study.market.gamma)
+    exact = solved_row(rows["infer_sharing_told"]).payoffs("infer_sharing_told")
+    np.testing.assert_allclose([float(v) for v in exact], paid, atol=1e-9)
 
 
 def test_next_to_no_noise_on_predictions_changes_no_payoff(tmp_path: Path) -> None:

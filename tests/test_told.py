@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parties.exchange import Array
+from parties.exchange import Array, FedpactError, truthful
 from server.contracts.full_sharing import FullSharing
 from server.contracts.infer_sharing import InferSharing
 from server.contracts.no_sharing import NoSharing
@@ -20,6 +20,7 @@ from server.game.solve import payoffs, solve
 from server.game.told import channel, myopic_told, play_told, solve_told, told_table
 from server.market import Contest
 from server.play import Equilibrium, Myopic, Play
+from simulations.game.rows import solved_row
 from tests.test_game import correlation_table
 
 S1 = correlation_table(0.8, 0.7, 0.56)  # errors are independent
@@ -108,6 +109,42 @@ def test_what_is_played_is_the_equilibrium_of_largest_potential_among_all_profil
     assert u2[place] >= u2[place[0]].max() - 1e-12
     paid = payoffs(told_table(table, epsilon), (one, two), payoff, gamma)
     np.testing.assert_allclose(paid, [u1[place], u2[place]], atol=1e-12)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    drawn=tables(2, 3),  # without ties, which rounding would break
+    epsilon=st.floats(0.2, 4),
+    payoff=st.sampled_from([LOAN, MATCH]),
+)
+def test_the_exact_engine_plays_the_same_game(drawn: Array, epsilon: float, payoff: Array) -> None:
+    counts = 1 + np.rint(1e6 * drawn).astype(int)
+    table = counts / counts.sum()
+    row = {
+        "id": "told",
+        "setting": "told",
+        "params": {
+            "table": counts.tolist(),
+            "keeps": [f"{truthful(epsilon, k):.15f}" for k in (2, 3)],
+            "R": [str(v) for v in payoff.diagonal()],
+            "C": [str(-payoff[0, 1]), str(-payoff[1, 0])],
+        },
+        "contracts": {"no_sharing": {}, "told": {"firm1": ["z2"], "firm2": ["z1"]}},
+    }
+    exact = solved_row(row)
+    maps = solve_told(table, payoff, 0.5, epsilon)
+    for name, paid in (
+        ("told", payoffs(told_table(table, epsilon), maps, payoff, 0.5)),
+        ("no_sharing", payoffs(table, solve(table, payoff, 0.5, False)[0], payoff, 0.5)),
+    ):
+        np.testing.assert_allclose([float(v) for v in exact.payoffs(name)], paid, atol=1e-9)
+
+
+@pytest.mark.parametrize("keeps", [["1/2"], ["1/2", "3/2"], "12"])
+def test_an_exact_row_without_two_probabilities_is_refused(keeps: Any) -> None:
+    row = {"id": "x", "setting": "told", "params": {"table": [[[1]], [[1]]], "keeps": keeps}}
+    with pytest.raises(FedpactError, match="probabilit"):
+        solved_row(row)
 
 
 # ---------------------------------------------------------------------------------- at both ends

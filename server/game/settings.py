@@ -144,6 +144,64 @@ def table(
     return _setting(worlds, R, C, gamma)
 
 
+def told(
+    joint: Sequence[Sequence[Sequence[Any]]],
+    keeps: Sequence[Any],
+    models: bool = True,
+    prior: Mapping[str, Any] | None = None,
+    R: Pair = (0, 1),
+    C: Pair = (0, 1),
+    gamma: Any = Fraction(1, 2),
+) -> Setting:
+    """A measured joint table where each firm tells its signal by randomised response.
+
+    A world is a coupling and a pair of told signals, which both firms know where both see z1 and z2
+    (`{"firm1": ["z2"], "firm2": ["z1"]}`): the contract under which signals are told. Under
+    no_sharing nothing is told. Other contracts mean nothing here.
+
+    Args:
+        joint, prior: see `table`.
+        keeps: probability of each firm that its told signal is the true one; every other is as
+            likely as the next.
+        models: models are shared too, so that the firms know the coupling.
+
+    Raises:
+        FedpactError: the table is no distribution, a coupling is unknown, or a probability is none.
+    """
+    plain = table(joint, prior, R, C, gamma)
+    listed = isinstance(keeps, list | tuple) and len(keeps) == 2
+    if not listed or not isinstance(models, bool):
+        raise FedpactError(
+            f"keeps is {keeps!r}, models {models!r}; legal are two probabilities, one a firm, and "
+            "true or false."
+        )
+    sizes = (len(joint[0]), len(joint[0][0]))
+    noise = [_response(_share(keep, "keeps"), k) for keep, k in zip(keeps, sizes, strict=True)]
+    worlds = []
+    for world in plain.worlds:
+        ((*_, coupling),) = world.history
+        for pair in product(*map(range, sizes)):
+            masses = {
+                (t, x, y): mass * noise[0][x][pair[0]] * noise[1][y][pair[1]]
+                for (t, x, y), mass in world.instance.items()
+            }
+            total = sum(masses.values(), Fraction(0))
+            if total:
+                known = f"told {pair[0]}, {pair[1]}" + (f", {coupling}" if models else "")
+                instance = {key: mass / total for key, mass in masses.items()}
+                history: Mapping[History, Fraction] = {("", "", known): Fraction(1)}
+                worlds.append(World(world.weight * total, instance, history))
+    return Setting(tuple(worlds), plain.rewards, plain.costs, plain.gamma)
+
+
+def _response(keep: Fraction, k: int) -> list[list[Fraction]]:
+    """P(told | true), (k, k)."""
+    other = (1 - keep) / (k - 1) if k > 1 else Fraction(0)
+    return [
+        [(keep if k > 1 else Fraction(1)) if x == n else other for n in range(k)] for x in range(k)
+    ]
+
+
 def _setting(worlds: Sequence[World], R: Pair, C: Pair, gamma: Any) -> Setting:
     possible = tuple(w for w in worlds if w.weight)
     return Setting(possible, _two(R, "R"), _two(C, "C"), fraction(gamma, "gamma"))

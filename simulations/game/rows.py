@@ -17,7 +17,7 @@ from server.game.dominance import GOLDEN, READINGS, Reading, Solved
 from server.game.honesty import misreport
 from server.game.mixed import mixed_equilibria
 from server.game.samples import paired
-from server.game.settings import correlation, hypotheses, table
+from server.game.settings import correlation, hypotheses, table, told
 from server.game.sight import sights
 from server.game.worlds import Setting
 from simulations.mistakes import did_you_mean
@@ -37,6 +37,7 @@ SETTINGS: Mapping[str, Callable[..., Setting]] = {
     "correlation": correlation,
     "hypotheses": hypotheses,
     "table": table,
+    "told": told,
 }
 
 
@@ -122,7 +123,7 @@ def _setting(row: Row) -> Setting:
     for name in ("R", "C"):
         if name in arguments:
             arguments[name] = _list(arguments[name], name)
-    if kind == "table":
+    if kind in ("table", "told"):
         _check_table(arguments)
     return SETTINGS[kind](**arguments)
 
