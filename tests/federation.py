@@ -12,7 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import final
 
@@ -102,9 +102,20 @@ class Federation:
         """A firm's SuperNode; it connects by itself."""
         return self.start(self.folder.firm(firm).path / "supernode.sh", within, **more)
 
-    def run(self, timeout: float, within: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    def start_desk(self, firm: str) -> subprocess.Popen[bytes]:
+        """A firm's desk, once it answers."""
+        script = self.folder.firm(firm).path / "desk.sh"
+        seen = self.read_log(script).count("answers at")
+        process = self.start(script)
+        self.wait_for(script, "answers at", process, seen + 1)
+        return process
+
+    def run(
+        self, timeout: float, *words: str, within: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
         """Hold the study, as run.sh does."""
-        return self.call(self.folder.operator.path / "run.sh", timeout=timeout, within=within)
+        script = self.folder.operator.path / "run.sh"
+        return self.call(script, *words, timeout=timeout, within=within)
 
     def read_log(self, script: Path) -> str:
         """What a started script has written so far."""
@@ -173,6 +184,19 @@ def federation(
         held = Federation(folder, place, mark)
         stack.callback(held.end)
         yield held
+
+
+def descendants(process: int) -> list[int]:
+    """All that a process started, and what that started."""
+    parents: dict[int, int] = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # ended meanwhile
+            stat = (place / "stat").read_text()
+            parents[int(place.name)] = int(stat.rpartition(")")[2].split()[1])
+    found = [process]
+    for one in found:  # which grows
+        found += [child for child, parent in parents.items() if parent == one]
+    return found[1:]
 
 
 def free_ports(count: int) -> int:
