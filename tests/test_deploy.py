@@ -247,12 +247,12 @@ def test_real_nodes_with_tls_and_keys_answer_and_scripts_say_how_a_run_ended() -
     with federation(*SMALL_LOANS, echo=True) as held:
         early = held.run(60, *ONCE, "--wait", "1")
         assert (early.returncode, "takes no run" in early.stderr) == (2, True), early.stderr
-        superlink = held.start_superlink()
-        held.register()
-        held.register()  # twice does no harm
+        superlink = held.trial.start_superlink()
+        held.trial.register()
+        held.trial.register()  # twice does no harm
         numbers = {(held.folder.operator.nodes / f"{firm}.id").read_text() for firm in FIRMS}
         assert len(numbers) == 2
-        nodes = [held.start_node(firm) for firm in FIRMS]
+        nodes = [held.trial.start_node(firm) for firm in FIRMS]
         done = held.run(90, *ONCE)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "finished:completed" in done.stderr
@@ -263,17 +263,17 @@ def test_real_nodes_with_tls_and_keys_answer_and_scripts_say_how_a_run_ended() -
         failed = held.run(60, *ONCE)
         assert (failed.returncode, "finished:failed" in failed.stderr) == (2, True), failed.stderr
         for firm, node in zip(FIRMS, nodes, strict=True):
-            held.call(held.folder.firm(firm).path / "stop.sh")
+            held.trial.call(held.folder.firm(firm).path / "stop.sh")
             assert node.wait(1) == 0
-        held.call(held.folder.operator.path / "stop.sh")
+        held.trial.call(held.folder.operator.path / "stop.sh")
         assert superlink.wait(1) == -signal.SIGTERM
         until = time.monotonic() + 10
-        while left := running(held.mark):
+        while left := running(held.trial.mark):
             assert time.monotonic() < until, left
             time.sleep(0.1)
-        held.start_superlink()
-        held.start_node(FIRMS[0])
-    assert not running(held.mark)
+        held.trial.start_superlink()
+        held.trial.start_node(FIRMS[0])
+    assert not running(held.trial.mark)
 
 
 def running(mark: str) -> list[str]:

@@ -52,11 +52,11 @@ def verdict_of(folder: Path) -> str:
 
 def at_work(held: Federation, firms: tuple[str, ...]) -> dict[str, subprocess.Popen[bytes]]:
     """The SuperLink, and every firm's desk and node, running; by what they are called."""
-    found = {"superlink": held.start_superlink()}
-    held.register()
+    found = {"superlink": held.trial.start_superlink()}
+    held.trial.register()
     for firm in firms:
-        found[f"{firm} desk"] = held.start_desk(firm)
-        found[f"{firm} node"] = held.start_node(firm)
+        found[f"{firm} desk"] = held.trial.start_desks(firm)[firm]
+        found[f"{firm} node"] = held.trial.start_node(firm)
     return found
 
 
@@ -115,7 +115,7 @@ def hold_while_one_is_killed(
     """A run during which a process is killed with all that it started, and started again."""
     held = hospitals.held
     shutil.rmtree(held.folder.operator.results, ignore_errors=True)
-    runner = held.start(held.folder.operator.path / "run.sh")
+    runner = held.trial.start(held.folder.operator.path / "run.sh")
     time.sleep(moment)
     process = hospitals.processes[victim]
     assert runner.poll() is None, f"the run was over before {moment:.1f} s: kill earlier"
@@ -124,16 +124,16 @@ def hold_while_one_is_killed(
             os.kill(number, signal.SIGKILL)
     process.wait(10)
     hospitals.processes[victim] = again(held, victim)
-    assert runner.wait(400) == 0, held.read_log(held.folder.operator.path / "run.sh")[-3000:]
+    assert runner.wait(400) == 0, held.trial.read_log(held.folder.operator.path / "run.sh")[-3000:]
     assert verdict_of(held.folder.operator.results) == hospitals.expected
     whole_logs(held.folder, HOSPITALS)
 
 
 def again(held: Federation, victim: str) -> subprocess.Popen[bytes]:
     if victim == "superlink":
-        return held.start_superlink()
+        return held.trial.start_superlink()
     firm, _, what = victim.rpartition(" ")
-    return held.start_desk(firm) if what == "desk" else held.start_node(firm)
+    return held.trial.start_desks(firm)[firm] if what == "desk" else held.trial.start_node(firm)
 
 
 def moments(count: int, kind: str, first: float, last: float) -> list[tuple[int, float]]:

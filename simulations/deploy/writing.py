@@ -78,7 +78,7 @@ class Place:
 
 def write(words: Sequence[str]) -> int:
     """Compose and check the study, write everything, say what is next."""
-    place, overrides = _place_of(words)
+    place, overrides = place_of(words)
     config = _composed(overrides)
     write_deployment(config, place)
     folder = Deployment(Path(place.out))
@@ -235,7 +235,7 @@ def _copy_source(target: Path) -> None:
         shutil.copy(root / name, target / name)
 
 
-def _place_of(words: Sequence[str]) -> tuple[Place, list[str]]:
+def place_of(words: Sequence[str]) -> tuple[Place, list[str]]:
     """Where to write, and the words that are Hydra's."""
     place: dict[str, Any] = {}
     rest = []
