@@ -44,7 +44,7 @@ class FirmFolder:
         self.keys = path / "keys"  # operator.pub, <other firm>.pub
         # while it runs
         self.socket, self.log, self.memory = path / "desk.sock", path / "desk.log", path / "memory"
-        self.audit, self.audit_head = path / "audit.jsonl", path / "audit.head"
+        self.audit = path / "audit.jsonl"  # and audit.head beside it
 
 
 def read_study(folder: FirmFolder | OperatorFolder) -> tuple[str, str]:
