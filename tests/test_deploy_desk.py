@@ -130,6 +130,7 @@ DONOR = (
 )
 STUDIES: dict[str, tuple[tuple[str, ...], set[type[Request]]]] = {
     "loans": ((*SMALL_LOANS, "study.settles=firms"), {Offer, Query, Reveal, Settle}),
+    "noise": ((*SMALL_LOANS, "contract.infer_sharing.prediction_epsilon=2"), {Offer, Query}),
     "fedref": (
         (*SMALL_HEART, "strategy=fedref", "strategy.mode=pull", "strategy.precision=diagonal"),
         {Offer, Measure},
