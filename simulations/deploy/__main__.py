@@ -3,6 +3,8 @@
 experiment=NAME out=FOLDER [host=NAME] [port=NUMBER] [days=NUMBER] [any override of fedpact]
                   write all that the operator and the firms need
 check --firm NAME report on a firm's data and settings, before it joins
+check --example [csv|parquet|images]
+                  print a description of own data (data.yaml) to begin with
 desk --firm NAME  a firm's desk: holds its data and models, answers what its node hands it
 key --firm NAME   make a firm's own keys
 superlink         the operator's side of the network (superlink.sh calls it)
