@@ -323,7 +323,7 @@ def test_after_a_restart_nothing_that_was_signed_before_is_heard() -> None:
 def test_a_known_node_that_flower_thinks_is_online_is_told_to_come_again(tmp_path: Path) -> None:
     """It was killed a moment ago; with 412 it would end, and a firm would have to notice."""
     make_node_keys(tmp_path / "node.key", tmp_path / "a.pub")
-    known = serialization.load_ssh_private_key((tmp_path / "node.key").read_bytes(), None)
+    known = load_ssh_private_key((tmp_path / "node.key").read_bytes(), None)
     assert isinstance(known, ec.EllipticCurvePrivateKey)
     strange = ec.generate_private_key(ec.SECP384R1())
 

@@ -21,9 +21,10 @@ from omegaconf import OmegaConf
 
 from parties.exchange import FedpactError
 from simulations.build import sha256
-from simulations.deploy.layout import OperatorFolder, find_operator
+from simulations.deploy.layout import OperatorFolder, find_operator, read_study
 from simulations.engines import EngineError
-from simulations.engines.deployed import ENDED, FOLDER
+from simulations.engines.config_keys import FOLDER
+from simulations.engines.deployed import ENDED
 from simulations.results import RunFolder
 from simulations.study import Study, study_of
 
@@ -74,8 +75,7 @@ def opened(operator: OperatorFolder) -> tuple[Study, RunFolder]:
     from simulations import terminal
     from simulations.provenance import provenance
 
-    text = operator.study.read_text(encoding="utf-8")
-    promised = operator.digest.read_text(encoding="utf-8").split()[0]
+    text, promised = read_study(operator)
     if sha256(text) != promised:
         raise FedpactError(
             f"{operator.study} has the sha256 {sha256(text)}, agreed is {promised}. Put the agreed "
