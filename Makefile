@@ -41,6 +41,7 @@ bench: $(READY)  ## Rounds, trainings and games, as ratios
 	$(BIN)/python -m simulations.bench batched
 	$(BIN)/python -m simulations.bench masks
 	$(BIN)/python -m simulations.bench sweep
+	$(BIN)/python -m simulations.bench deployment
 	$(BIN)/python -m simulations.bench game
 	$(BIN)/python -m simulations.bench canonicalize
 

@@ -8,11 +8,13 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
+
+from omegaconf import DictConfig
 
 from simulations.deploy.bundle import write_bundle
 from simulations.deploy.layout import Deployment
@@ -49,6 +51,7 @@ def federation(
     host: str = "localhost",
     echo: bool = False,
     keep: Path | None = None,
+    change: Callable[[DictConfig], None] = lambda config: None,
 ) -> Iterator[Federation]:
     """A deployment of a study, written and ready to be started; at the end every process of it is
     killed and its folder removed.
@@ -58,8 +61,10 @@ def federation(
         host: as firms reach the operator.
         echo: the app is tests/echo_app.py, which asks each node whose it is.
         keep: copy the folder there at the end, logs included.
+        change: of the study, where overrides do not do.
     """
     config = config_of(*overrides)
+    change(config)
     with ExitStack() as stack:
         # Not in pytest's own folder: a socket's path has 107 bytes at most.
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fp-")))

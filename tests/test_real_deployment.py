@@ -11,20 +11,23 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 import pytest
+from omegaconf import DictConfig, open_dict
 
 from parties.desk.audit import verify
+from simulations.build import as_text
 from simulations.conclude import conclude
 from simulations.deploy.layout import Deployment
 from simulations.engines import apps
 from simulations.engines.grid import InlineGrid
 from simulations.results import RunFolder, digest
 from simulations.study import study_of
-from tests.checks import SMALL_LOANS, contexts, hold_on, plain, run_config
+from tests.checks import SMALL_LOANS, config_of, contexts, hold_on, plain, run_config
 from tests.federation import Federation, descendants, federation
 
 LENDERS = ("lender_a", "lender_b")
@@ -170,3 +173,50 @@ def test_a_desk_killed_in_the_middle_comes_back_and_the_result_is_the_same(
     hospitals: Hospitals, seed: int, moment: float
 ) -> None:
     hold_while_one_is_killed(hospitals, f"{HOSPITALS[seed % 2]} desk", moment, True)
+
+
+# ------------------------------------------------------------------------------------ many firms
+
+
+TWENTY = (
+    *("parties=ten_digits", "parties.firm_0.dataset.clients=20", "study=model_sharing"),
+    *("market=own_cases", "strategy=fedavg", "strategy.rounds=10", "study.seeds=1"),
+    *("training.epochs=1", "progress=none"),
+)
+
+
+def of_twenty(config: DictConfig) -> None:
+    """Ten more firms divide the same digits."""
+    with open_dict(config.parties):
+        for number in range(10, 20):
+            config.parties[f"firm_{number}"] = deepcopy(config.parties.firm_9)
+            config.parties[f"firm_{number}"].name = f"firm_{number}"
+            config.parties[f"firm_{number}"].dataset.client = number
+
+
+@pytest.mark.long
+@pytest.mark.flower
+@pytest.mark.timeout(1800)
+def test_twenty_nodes_complete_ten_rounds(tmp_path: Path) -> None:
+    config = config_of(*TWENTY)
+    of_twenty(config)
+    folder = RunFolder(tmp_path)
+    study_text = as_text(config)
+    settings = apps.run_config(study_text, folder.path)
+    hold_on(InlineGrid(apps.client, contexts(settings)), settings)
+    conclude(study_of(json.loads(study_text)), folder)
+    with federation(*TWENTY, change=of_twenty) as held:
+        firms = tuple(sorted(config.parties))
+        assert len(firms) == 20
+        held.trial.start_superlink()
+        held.trial.register()
+        held.trial.start_desks(*firms)
+        for firm in firms:
+            held.trial.start_node(firm)
+        done = held.run(1500)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert verdict_of(held.folder.operator.results) == verdict_of(tmp_path)
+        rounds = (held.folder.operator.results / "rounds.csv").read_text().splitlines()[1:]
+        shared = [row.split(",") for row in rounds if ",train_sharing," in row]
+        assert {int(row[2]) for row in shared} == set(range(10))
+        assert {row[4] for row in shared} == set(firms)

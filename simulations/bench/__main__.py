@@ -1,4 +1,4 @@
-"""`python -m simulations.bench rounds`, `batched`, `masks`, `sweep`, `game`, `canonicalize`."""
+"""`python -m simulations.bench WHAT`: engines, batches, deployments, sweeps, games, canonicalizers."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def main() -> None:
     batched.add_argument("--rounds", type=int, default=20, help="of the study")
     masks = whats.add_parser("masks", help="a round under masks beside a plain one")
     sweep = whats.add_parser("sweep", help="studies a second beside Hydra's basic launcher")
+    whats.add_parser("deployment", help="an exchange with real nodes, on this machine (minutes)")
     game = whats.add_parser("game", help="points, games and episodes a second of each solver")
     game.add_argument("--points", type=int, default=200_000, help="random markets to solve")
     game.add_argument("--no-compile", action="store_true", help="leave out torch.compile (minutes)")
@@ -30,7 +31,7 @@ def main() -> None:
     for command, repeats in commands:
         command.add_argument("--repeats", type=int, default=repeats)
     chosen = parser.parse_args()
-    if chosen.repeats < 1 or getattr(chosen, "firms", 1) < 1:
+    if getattr(chosen, "repeats", 1) < 1 or getattr(chosen, "firms", 1) < 1:
         parser.error("--firms and --repeats are whole numbers >= 1")
     if chosen.what == "batched" and (chosen.firms < 2 or chosen.rounds < 1):
         parser.error("--firms is a whole number >= 2, --rounds one >= 1")
@@ -55,6 +56,10 @@ def main() -> None:
             from simulations.bench.sweep import report as report_sweep
 
             report_sweep(chosen.repeats)
+        elif chosen.what == "deployment":
+            from simulations.bench.deployment import report as report_deployment
+
+            report_deployment()
         elif chosen.what == "canonicalize":
             from simulations.bench.canonicalize import PEER
             from simulations.bench.canonicalize import report as report_poses
