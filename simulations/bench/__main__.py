@@ -1,4 +1,4 @@
-"""`python -m simulations.bench WHAT`: engines, batches, deployments, sweeps, games, canonicalizers."""
+"""`python -m simulations.bench WHAT`: measures engines, deployments, sweeps, the game and others."""
 
 from __future__ import annotations
 
