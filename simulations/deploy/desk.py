@@ -19,6 +19,7 @@ from parties.desk.kept import Kept
 from parties.desk.serving import serve_until_told
 from parties.exchange import FedpactError
 from parties.firm import Firm
+from parties.privacy import SECRET
 from parties.seals import SealedFirm
 from simulations.build import build, sha256
 from simulations.deploy.apart import pinned
@@ -91,7 +92,10 @@ def agreed_study(folder: FirmFolder) -> tuple[str, str]:
 
 
 def firm_of(config: Mapping[str, Any], own: FirmFile, folder: FirmFolder) -> Firm:
-    """The firm as the study has it, with what its own file says of data, device and telling."""
+    """The firm as the study has it, with what its own file says of data, device and telling.
+
+    Its noise and its masks are nobody else's to know: the operating system draws them.
+    """
     changed = dict(config)
     if own.data is not None:
         place = str((folder.path / own.data).resolve())
@@ -102,7 +106,7 @@ def firm_of(config: Mapping[str, Any], own: FirmFile, folder: FirmFolder) -> Fir
     assert isinstance(firm, Firm)
     shares = tuple(kind for kind in firm.shares if kind in own.policy.shares)
     tells = "sums" if "sums" in (firm.tells, own.policy.tells) else "clients"
-    return replace(firm, shares=shares, tells=tells)
+    return replace(firm, shares=shares, tells=tells, secrets=SECRET)
 
 
 def agreement(study: Study, digest: str) -> Agreement:
