@@ -142,6 +142,13 @@ class Study:
         kinds = {firm.tells for firm in self.firms.values()}
         return kinds.pop() if len(kinds) == 1 else "either"
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether this machine has all data that the firms read; some may be at the firms only."""
+        owned = [firm.dataset for firm in self.firms.values()]
+        frozen = [frozen.dataset for frozen in self._frozen if frozen.weights is None]
+        return all(dataset.at_hand for dataset in (*owned, *frozen))
+
     def nature(self, seed: int, part: str) -> tuple[Array, Array]:
         """What is true of the clients of a part; the firms contest the same ones."""
         return self._anyone.outcomes(seed, part)

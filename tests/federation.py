@@ -7,136 +7,40 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
-import time
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 from simulations.deploy.bundle import write_bundle
 from simulations.deploy.layout import Deployment
+from simulations.deploy.trial import Trial, trial
 from simulations.deploy.writing import Place, write_deployment
-from simulations.engines.flower_run import MARK, stop_marked
 from tests.checks import config_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @final
+@dataclass(frozen=True)
 class Federation:
-    """The processes of one deployment.
+    """A deployment's processes, and where its operator is reached."""
 
-    Args:
-        folder: as `python -m simulations.deploy` writes it.
-        mark: the environment variable by which its processes are found.
-    """
-
-    def __init__(self, folder: Deployment, place: Place, mark: str) -> None:
-        self.folder, self.place, self.mark = folder, place, mark
-        self._started: list[subprocess.Popen[bytes]] = []
-
-    def log(self, script: Path) -> Path:
-        """Where a script that was started writes: superlink.log, supernode.log, desk.out."""
-        return script.with_suffix(".out" if script.stem == "desk" else ".log")
-
-    def start(
-        self, script: Path, within: Sequence[str] = (), **more: str
-    ) -> subprocess.Popen[bytes]:
-        """Start a script in the background; the process is what it becomes, not a shell.
-
-        Args:
-            within: words that the command begins with, such as `ip netns exec NAME`.
-            more: environment variables.
-        """
-        with self.log(script).open("ab") as log:
-            process = subprocess.Popen(
-                [*within, str(script)],
-                env=self._environment | more,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self._started.append(process)
-        return process
-
-    def end(self) -> None:
-        """Kill whatever of it still runs."""
-        stop_marked(f"{MARK}={self.mark}".encode())
-        for process in self._started:
-            process.wait(10)
-
-    def call(
-        self, script: Path, *words: str, timeout: float = 60, within: Sequence[str] = ()
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a script to its end."""
-        return subprocess.run(
-            [*within, str(script), *words],
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-
-    def start_superlink(self, within: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-        """The operator's SuperLink, once it listens."""
-        script = self.folder.operator.path / "superlink.sh"
-        seen = self.read_log(script).count("Application startup complete")
-        process = self.start(script, within)
-        self.wait_for(script, "Application startup complete", process, seen + 1)
-        return process
-
-    def register(self, within: Sequence[str] = ()) -> None:
-        """Every firm's node becomes known."""
-        done = self.call(self.folder.operator.path / "register.sh", within=within)
-        assert done.returncode == 0, done.stderr
-
-    def start_node(
-        self, firm: str, within: Sequence[str] = (), **more: str
-    ) -> subprocess.Popen[bytes]:
-        """A firm's SuperNode; it connects by itself."""
-        return self.start(self.folder.firm(firm).path / "supernode.sh", within, **more)
-
-    def run(self, timeout: float, within: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-        """Hold the study, as run.sh does."""
-        return self.call(self.folder.operator.path / "run.sh", timeout=timeout, within=within)
-
-    def read_log(self, script: Path) -> str:
-        """What a started script has written so far."""
-        log = self.log(script)
-        return log.read_text(errors="replace") if log.exists() else ""
-
-    def wait_for(
-        self,
-        script: Path,
-        text: str,
-        process: subprocess.Popen[bytes],
-        times: int = 1,
-        seconds: float = 60,
-    ) -> None:
-        """Until a text stands in a script's log, so many times."""
-        until = time.monotonic() + seconds
-        while self.read_log(script).count(text) < times:
-            ended = process.poll() is not None
-            if ended or time.monotonic() > until:
-                how = f"ended with {process.returncode}" if ended else f"ran {seconds:g} s"
-                raise AssertionError(f"{script} {how} without {text!r}:\n{self.read_log(script)}")
-            time.sleep(0.05)
+    trial: Trial
+    place: Place
 
     @property
-    def _environment(self) -> dict[str, str]:
-        return os.environ | {
-            MARK: self.mark,
-            "PYTHON": sys.executable,
-            "PYTHONPATH": str(ROOT),
-            "FEDPACT_POLL": "0.3",
-            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
-        }
+    def folder(self) -> Deployment:
+        return self.trial.folder
+
+    def run(
+        self, timeout: float, *words: str, within: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """Hold the study, as run.sh does."""
+        script = self.folder.operator.path / "run.sh"
+        return self.trial.call(script, "--poll", "0.3", *words, timeout=timeout, within=within)
 
 
 @contextmanager
@@ -156,7 +60,6 @@ def federation(
         keep: copy the folder there at the end, logs included.
     """
     config = config_of(*overrides)
-    mark = uuid.uuid4().hex
     with ExitStack() as stack:
         # Not in pytest's own folder: a socket's path has 107 bytes at most.
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fp-")))
@@ -170,9 +73,20 @@ def federation(
             write_bundle(folder.operator.app, text, *apps)
         if keep:
             stack.callback(shutil.copytree, folder.path, keep, ignore=_no_sockets)
-        held = Federation(folder, place, mark)
-        stack.callback(held.end)
-        yield held
+        yield Federation(stack.enter_context(trial(folder)), place)
+
+
+def descendants(process: int) -> list[int]:
+    """All that a process started, and what that started."""
+    parents: dict[int, int] = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # ended meanwhile
+            stat = (place / "stat").read_text()
+            parents[int(place.name)] = int(stat.rpartition(")")[2].split()[1])
+    found = [process]
+    for one in found:  # which grows
+        found += [child for child, parent in parents.items() if parent == one]
+    return found[1:]
 
 
 def free_ports(count: int) -> int:

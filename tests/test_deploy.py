@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
 import stat
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -19,6 +21,7 @@ from cryptography import x509
 from cryptography.x509 import verification
 from flwr.cli.supernode.register import try_load_public_key
 
+import conf
 from parties.exchange import FedpactError
 from parties.reuse.signing import is_signed, sign
 from simulations.build import as_text, sha256
@@ -29,10 +32,11 @@ from simulations.deploy.certificates import Authority
 from simulations.deploy.layout import Deployment, FirmFolder, find_firm
 from simulations.deploy.writing import Place, write_deployment
 from simulations.engines.flower_run import MARK
-from simulations.study import study_of
-from tests.checks import SMALL_LOANS, config_of
-from tests.federation import federation
+from simulations.study import Study, study_of
+from tests.checks import SMALL_LOANS, config_of, write_own
+from tests.federation import ROOT, federation
 
+CONF = Path(conf.__file__).parent
 FIRMS = ("lender_a", "lender_b")
 
 
@@ -80,7 +84,7 @@ def test_only_their_owner_can_read_secrets_and_scripts_can_be_started(written: D
 def test_the_study_is_the_same_for_everyone_and_its_digest_is_that_of_a_simulation(
     written: Deployment,
 ) -> None:
-    text = as_text(config_of(*SMALL_LOANS))
+    text = as_text(config_of(*SMALL_LOANS, "study.settles=firms"))
     for part in (written, written.operator, *map(written.firm, FIRMS)):
         assert text == part.study.read_text()
         assert f"{sha256(text)}  study.json\n" == part.digest.read_text()
@@ -223,54 +227,130 @@ def test_in_containers_a_desk_has_no_network_and_a_node_no_data(written: Deploym
         assert {"ALL"} == {*desk["cap_drop"], *node["cap_drop"]}
 
 
-def test_pages_name_the_port_the_digest_what_leaves_and_only_scripts_that_there_are(
-    written: Deployment,
-) -> None:
+def check_pages(written: Deployment, study: Study) -> None:
+    """Pages name the port, the digest and what leaves, and only scripts that there are."""
     text = written.study.read_text()
-    study = study_of(json.loads(text))
-    for part in (written.operator, *map(written.firm, FIRMS)):
+    clients, tells = study.market.clients, study.tells
+    assert tells
+    for part in (written.operator, *map(written.firm, study.names)):
         page = part.readme.read_text()
         assert sha256(text) in page
         assert "9192" in page
         for contract in study.contracts.values():
-            for words in contract.terms(study.strategy.rounds).operator_sees("contested"):
+            for words in contract.terms(study.strategy.rounds).operator_sees(clients, tells):
                 assert f"* {words}\n" in page
         scripts = set(re.findall(r"\./(\w+\.sh)", page))
         assert {path.name for path in part.path.glob("*.sh")} == scripts
 
 
+def test_pages_name_the_port_the_digest_what_leaves_and_only_scripts_that_there_are(
+    written: Deployment,
+) -> None:
+    study = study_of(json.loads(written.study.read_text()), away=True)
+    check_pages(written, study)
+    for part in (written.operator, written.firm(FIRMS[0])):
+        page = part.readme.read_text()
+        assert "* what each of the contested clients earned the firm" in page
+        assert "* true classes of the validation clients" in page
+
+
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_that_is_one_study_can_be_written_and_its_pages_say_what_leaves(
+    experiment: str, tmp_path: Path
+) -> None:
+    words = [f"experiment={experiment}", "study.seeds=1"]
+    config = config_of(*words)
+    if config["campaign"] or config["compare"]:
+        with pytest.raises(FedpactError, match="is set; a deployment holds one study"):
+            writing.write([*words, f"out={tmp_path / 'd'}"])
+        return
+    place = Place(str(tmp_path / "d"), port=9192)
+    write_deployment(config, place)
+    written = Deployment(tmp_path / "d")
+    study = study_of(json.loads(written.study.read_text()), away=True)
+    check_pages(written, study)
+    # What a study of clients settles at home is the same whichever of the two is asked.
+    assert study.settles == ("market" if study.market.clients == "own" else "firms")
+
+
+def test_a_deployment_of_firms_with_own_data_is_written_where_no_data_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["parties=two_own", "out=deploy/", "study.seeds=1", "port=9192"]) == 0
+    written = Deployment(tmp_path / "deploy")
+    check_pages(written, study_of(json.loads(written.study.read_text()), away=True))
+    firm = written.firm("alpha")
+    assert "check --example csv > data.yaml" in firm.readme.read_text()
+    assert yaml.safe_load(firm.settings.read_text())["data"] == "data.yaml"
+    assert main(["check", "--firm", "alpha"]) == 1  # it finds the folder, and no data in it
+    assert "data.yaml" in capsys.readouterr().out
+    write_own(firm.path)
+    assert main(["check", "--firm", "alpha"]) == 0
+    digest = sha256(written.study.read_text())
+    done = call_check(firm)
+    assert (done.returncode, f"sha256  {digest}\n" in done.stdout) == (0, True), done.stderr
+    firm.study.write_text(firm.study.read_text() + " ")
+    again = call_check(firm, "--json")
+    assert again.returncode == 1, again.stderr
+    assert digest in json.loads(again.stdout)["findings"][0]["problem"]
+
+
+def call_check(firm: FirmFolder, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [firm.path / "check.sh", *words],
+        env=os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_study_whose_data_are_here_is_checked_with_them(tmp_path: Path) -> None:
+    other = "parties.lender_b.dataset.clients=1600"
+    with pytest.raises(FedpactError, match="The two firms contest different clients"):
+        write_deployment(config_of(*SMALL_LOANS, other), Place(str(tmp_path / "d")))
+    assert list(tmp_path.iterdir()) == []
+
+
+ONCE = ("--no-verdict", "--again", "0")
+
+
 @pytest.mark.flower
 def test_real_nodes_with_tls_and_keys_answer_and_scripts_say_how_a_run_ended() -> None:
     with federation(*SMALL_LOANS, echo=True) as held:
-        early = held.run(timeout=60)
-        assert (early.returncode, "not started" in early.stderr) == (2, True), early.stderr
-        superlink = held.start_superlink()
-        held.register()
-        held.register()  # twice does no harm
+        early = held.run(60, *ONCE, "--wait", "1")
+        assert (early.returncode, "takes no run" in early.stderr) == (2, True), early.stderr
+        superlink = held.trial.start_superlink()
+        held.trial.register()
+        held.trial.register()  # twice does no harm
         numbers = {(held.folder.operator.nodes / f"{firm}.id").read_text() for firm in FIRMS}
         assert len(numbers) == 2
-        nodes = [held.start_node(firm) for firm in FIRMS]
-        done = held.run(timeout=90)
+        nodes = [held.trial.start_node(firm) for firm in FIRMS]
+        done = held.run(90, *ONCE)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "finished:completed" in done.stdout
+        assert "finished:completed" in done.stderr
         assert list(FIRMS) == json.loads((held.folder.operator.results / "told.json").read_text())
         shutil.rmtree(held.folder.operator.app)
         apps = ("tests.echo_app:broken", "tests.echo_app:client")
         write_bundle(held.folder.operator.app, held.folder.study.read_text(), *apps)
-        failed = held.run(timeout=60)
-        assert (failed.returncode, "finished:failed" in failed.stdout) == (1, True), failed.stdout
+        failed = held.run(60, *ONCE)
+        assert (failed.returncode, "finished:failed" in failed.stderr) == (2, True), failed.stderr
         for firm, node in zip(FIRMS, nodes, strict=True):
-            held.call(held.folder.firm(firm).path / "stop.sh")
+            held.trial.call(held.folder.firm(firm).path / "stop.sh")
             assert node.wait(1) == 0
-        held.call(held.folder.operator.path / "stop.sh")
+        held.trial.call(held.folder.operator.path / "stop.sh")
         assert superlink.wait(1) == -signal.SIGTERM
         until = time.monotonic() + 10
-        while left := running(held.mark):
+        while left := running(held.trial.mark):
             assert time.monotonic() < until, left
             time.sleep(0.1)
-        held.start_superlink()
-        held.start_node(FIRMS[0])
-    assert not running(held.mark)
+        held.trial.start_superlink()
+        held.trial.start_node(FIRMS[0])
+    assert not running(held.trial.mark)
 
 
 def running(mark: str) -> list[str]:

@@ -11,8 +11,10 @@ import pytest
 from parties.datasets.own.examples import EXAMPLES
 from parties.exchange import FedpactError, Terms
 from simulations.build import as_text, sha256
-from simulations.deploy.check import check_firm, example, lines, print_report
-from tests.checks import config_of, write_own
+from simulations.deploy.__main__ import main
+from simulations.deploy.check import Report, check_firm, lines
+from simulations.deploy.layout import FirmFolder
+from tests.checks import SMALL_LOANS, config_of, write_own
 
 OWN = (
     "dataset@parties.lender_a.dataset=own",
@@ -33,8 +35,12 @@ def firm(folder: Path, *overrides: str, data: str | None = "data.yaml", kind: st
     return folder
 
 
+def checked(folder: Path) -> Report:
+    return check_firm(FirmFolder(folder), "lender_a")
+
+
 def test_a_firm_whose_data_are_sound_is_told_what_they_are(tmp_path: Path) -> None:
-    report = check_firm(firm(tmp_path))
+    report = checked(firm(tmp_path))
     assert (report.ok, report.findings, report.remarks) == (True, (), ())
     assert list(report.hashes) == ["data.yaml", "clients.csv"]
     assert report.rows == 300
@@ -57,15 +63,16 @@ def test_a_firm_whose_data_are_sound_is_told_what_they_are(tmp_path: Path) -> No
 
 
 def test_what_would_leave_is_what_the_terms_of_the_study_say(tmp_path: Path) -> None:
-    report = check_firm(firm(tmp_path))
+    report = checked(firm(tmp_path))
     for name, switches in (("no_sharing", (False, False)), ("full_sharing", (True, True))):
         terms = Terms(name, *switches, rounds=int(switches[0]))
-        assert report.leaves[name] == terms.operator_sees("contested")
+        assert report.leaves[name] == terms.operator_sees("contested", "clients")
     assert list(report.leaves) == ["no_sharing", "train_sharing", "infer_sharing", "full_sharing"]
     shown = "\n".join(lines(report))
     assert shown.count("actions on contested clients") == 1
     assert "under full_sharing: trained weights" in shown
     assert "under no_sharing" not in shown
+    assert "under every contract: what each of the contested clients earned the firm" in shown
     assert shown.endswith("Nothing is wrong. Nothing was sent.")
 
 
@@ -80,18 +87,19 @@ def test_everything_wrong_is_told_at_once_in_words_and_in_json(
     table["salary"] = 1
     table.drop(columns="housing").to_csv(folder / "clients.csv", index=False)
     (folder / "study.sha256").write_text("0" * 64)
-    report = check_firm(folder)
+    report = checked(folder)
     assert not report.ok
     assert [f.where for f in report.findings] == [
         "study.json", "housing", "salary", "client", "paid_back", "age", "label.classes",
     ]  # fmt: skip
     assert report.rows == 300
     assert report.labels["unknown"] == 1
-    print_report(report)
+    words = ["check", "--firm", "lender_a", "--folder", str(folder)]
+    assert main(words) == 1
     shown = capsys.readouterr().out
     assert "7 to mend before lender_a joins:" in shown
     assert "6. age: is out of range; legal is 18 to 110. (row 2: '7')" in shown
-    print_report(report, as_json=True)
+    assert main([*words, "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert (told["ok"], len(told["findings"])) == (False, 7)
     assert told["findings"][3]["rows"] == ["row 3", "row 4"]
@@ -100,12 +108,12 @@ def test_everything_wrong_is_told_at_once_in_words_and_in_json(
 
 def test_parts_that_the_market_needs_and_the_data_lack_are_told(tmp_path: Path) -> None:
     folder = firm(tmp_path, kind="parquet")
-    report = check_firm(folder)  # it has parts for seeds 0 and 1, and the study has three
+    report = checked(folder)  # it has parts for seeds 0 and 1, and the study has three
     assert [str(f).split(";")[0] for f in report.findings] == [
         f"parts: {part}: has no row under seed 2"
         for part in ("training", "validation", "contested")
     ]
-    report = check_firm(firm(tmp_path / "own", *OWN, "study.seeds=1", kind="images"))
+    report = checked(firm(tmp_path / "own", *OWN, "study.seeds=1", kind="images"))
     assert [f.where for f in report.findings] == ["parts: validation", "parts: contested"]
 
 
@@ -116,7 +124,7 @@ def test_clients_of_the_future_are_remarked_and_no_fault(tmp_path: Path) -> None
     table.drop(columns="seed").to_parquet(folder / "clients.parquet")
     text = (folder / "data.yaml").read_text()
     (folder / "data.yaml").write_text(text.replace("  seed: seed", "  # seed: seed"))
-    report = check_firm(folder)
+    report = checked(folder)
     assert report.ok
     assert report.labels["unknown"] == 75
     assert report.remarks[0].startswith("Under seed 0 75 of 75 contested clients have no label yet")
@@ -125,10 +133,10 @@ def test_clients_of_the_future_are_remarked_and_no_fault(tmp_path: Path) -> None
 
 def test_data_that_ship_with_fedpact_have_a_report_too(tmp_path: Path) -> None:
     small = ("parties.lender_a.dataset.clients=1500", "study.seeds=1")
-    report = check_firm(firm(tmp_path, *small, data=None))
+    report = checked(firm(tmp_path, *small, data=None))
     assert report.ok
     assert report.parts[0]["training"]["rows"] == 900
-    assert lines(report)[0].endswith("data that ship with Fedpact")
+    assert "firm    lender_a: data that ship with Fedpact" in lines(report)
 
 
 @pytest.mark.parametrize(
@@ -142,20 +150,24 @@ def test_data_that_ship_with_fedpact_have_a_report_too(tmp_path: Path) -> None:
 def test_data_that_the_study_does_not_mean_are_told(
     overrides: tuple[str, ...], data: str | None, told: str, tmp_path: Path
 ) -> None:
-    (found,) = check_firm(firm(tmp_path, *overrides, data=data)).findings
+    (found,) = checked(firm(tmp_path, *overrides, data=data)).findings
     assert told in str(found)
 
 
 @pytest.mark.parametrize(
     ("file", "text", "told"),
     [
-        ("firm.yaml", "firm: lender_aa", "who is not in the study. Did you mean 'lender_a'"),
-        ("firm.yaml", "data: data.yaml", "names no firm"),
-        ("firm.yaml", "firm: [", "is not YAML"),
-        ("firm.yaml", "firm: lender_a\ndata: [a]", "has data:"),
+        ("firm.yaml", "firm: lender_b", "is of lender_b, not of lender_a"),
+        ("firm.yaml", "data: data.yaml", "firm is None; legal is a text"),
+        ("firm.yaml", "firm: [", "legal is YAML with the fields firm, data, device, policy"),
+        ("firm.yaml", "firm: lender_a\ndata: [a]", r"data is \['a'\]; legal is a text, or null"),
+        ("firm.yaml", "firm: lender_a\npolicy: {tels: sums}", "Did you mean 'tells'"),
+        ("firm.yaml", "firm: lender_a\npolicy: {tells: no}", "policy.tells is False"),
         ("study.json", "{", "is not JSON"),
         ("study.json", "[]", "names no parties"),
+        ("study.json", '{"parties": {"lender_b": {}}}', "lender_a is no firm of this study"),
         ("study.json", None, "cannot be read"),
+        ("study.sha256", "", "cannot be read"),
     ],
 )
 def test_a_folder_that_is_not_a_firms_is_refused(
@@ -166,10 +178,49 @@ def test_a_folder_that_is_not_a_firms_is_refused(
     if text is not None:
         (folder / file).write_text(text)
     with pytest.raises(FedpactError, match=told):
-        check_firm(folder)
+        checked(folder)
 
 
-def test_an_example_a_kind_is_printed_for_a_firm_to_begin_with() -> None:
-    assert {kind: example(kind) for kind in EXAMPLES} == EXAMPLES
-    with pytest.raises(FedpactError, match="legal are csv, parquet, images"):
-        example("xls")
+def test_what_the_desk_will_refuse_of_the_study_is_told_before_it_joins(tmp_path: Path) -> None:
+    folder = firm(tmp_path, *SMALL_LOANS, data=None)
+    own = "firm: lender_a\npolicy: "
+    (folder / "firm.yaml").write_text(own + "{shares: [predictions], tells: sums}\n")
+    report = checked(folder)
+    assert report.ok  # a firm may refuse
+    assert report.refuses == {
+        name: f"policy.shares does not hold models, and {name} shares them"
+        for name in ("train_sharing", "full_sharing")
+    }
+    assert list(report.leaves) == ["no_sharing", "infer_sharing"]
+    shown = "\n".join(lines(report))
+    assert "under full_sharing your desk refuses, so that no more leaves than alone: pol" in shown
+    assert "under every contract: mean and variance of what contested clients earned" in shown
+    assert "trained weights" not in shown
+    assert report.remarks == ()
+    (folder / "firm.yaml").write_text(own + "{contracts: [full_sharing]}\n")
+    (remark,) = checked(folder).remarks
+    assert "refuses no_sharing, with which every contract is compared" in remark
+    (folder / "firm.yaml").write_text(own + "{validation_outcomes: false}\n")
+    (remark,) = checked(folder).remarks
+    assert "policy.validation_outcomes keeps true classes at home. There will be no" in remark
+
+
+def test_a_kind_that_the_study_keeps_at_home_is_told_too(tmp_path: Path) -> None:
+    kept = "parties.lender_a.shares=[models]"
+    report = checked(firm(tmp_path, *SMALL_LOANS, kept, data=None))
+    why = "the study has lender_a share no predictions"
+    assert report.refuses == {"infer_sharing": why, "full_sharing": why}
+
+
+def test_an_example_a_kind_is_printed_for_a_firm_to_begin_with(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["check", "--example"]) == 0
+    assert capsys.readouterr().out == EXAMPLES["csv"]
+    for kind, text in EXAMPLES.items():
+        assert main(["check", "--example", kind]) == 0
+        assert capsys.readouterr().out == text
+    assert main(["check", "--example", "xls"]) == 2
+    assert "legal are csv, parquet, images" in capsys.readouterr().err
+    assert main(["check"]) == 2
+    assert "legal are --firm NAME and --example" in capsys.readouterr().err

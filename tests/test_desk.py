@@ -480,7 +480,7 @@ def test_a_message_that_says_otherwise_of_its_masks_reaches_nobody(
 def test_a_firm_with_a_desk_draws_its_noise_and_masks_from_the_operating_system(
     tmp_path: Path,
 ) -> None:
-    config = plain(*SMALL_HEART)["parties"]["hungary"]
+    config = plain(*SMALL_HEART)
     firm = firm_of(config, FirmFile("hungary"), FirmFolder(tmp_path))
     assert firm.secrets == "secret"
     asked = Keys(Terms("train_sharing", True, False, 2, secure=True), 0, 0)

@@ -173,7 +173,7 @@ def ask_flower_itself(
 
 
 def superlink_log(held: Federation) -> str:
-    return held.read_log(held.folder.operator.path / "superlink.sh")
+    return held.trial.read_log(held.folder.operator.path / "superlink.sh")
 
 
 @contextmanager
@@ -288,23 +288,25 @@ def test_plain_text_to_the_tls_port_gets_no_answer(held: Federation) -> None:
             assert line.recv(100) == b""
 
 
+def status_of(gate: Gate, headers: dict[str, str], what: str = "x") -> int:
+    """What the gate answers a node that asks this."""
+    told: list[int] = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            told.append(message["status"])
+
+    raw = [(key.lower().encode(), value.encode()) for key, value in headers.items()]
+    scope = {"type": "http", "method": "POST", "path": f"/v1/fleet/{what}", "headers": raw}
+    asyncio.run(gate(scope | {"server": ("::", 9)}, None, send))  # type: ignore[arg-type]
+    return told[0]
+
+
 def test_after_a_restart_nothing_that_was_signed_before_is_heard() -> None:
     """What an earlier process heard is not known any more, so it counts as heard."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
-
-    def status_of(gate: Gate, headers: dict[str, str]) -> int:
-        told: list[int] = []
-
-        async def send(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                told.append(message["status"])
-
-        raw = [(key.lower().encode(), value.encode()) for key, value in headers.items()]
-        scope = {"type": "http", "method": "POST", "path": "/v1/fleet/x", "headers": raw}
-        asyncio.run(gate(scope | {"server": ("::", 9)}, None, send))  # type: ignore[arg-type]
-        return told[0]
 
     key = ec.generate_private_key(ec.SECP384R1())
     headers, now = signed(key), time.time()
@@ -316,6 +318,24 @@ def test_after_a_restart_nothing_that_was_signed_before_is_heard() -> None:
     taken = {TIMESTAMP_HEADER.upper(): headers[TIMESTAMP_HEADER], **signed(key)}
     assert status_of(first, double) == 200
     assert status_of(first, taken) == 503
+
+
+def test_a_known_node_that_flower_thinks_is_online_is_told_to_come_again(tmp_path: Path) -> None:
+    """It was killed a moment ago; with 412 it would end, and a firm would have to notice."""
+    make_node_keys(tmp_path / "node.key", tmp_path / "a.pub")
+    known = load_ssh_private_key((tmp_path / "node.key").read_bytes(), None)
+    assert isinstance(known, ec.EllipticCurvePrivateKey)
+    strange = ec.generate_private_key(ec.SECP384R1())
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 412, "headers": []})
+
+    gate = Gate(app, 9, time.time() - 60, tmp_path)
+    assert status_of(gate, signed(known), "activate-node") == 503
+    assert status_of(gate, signed(known), "register-node") == 412
+    assert status_of(gate, signed(strange), "activate-node") == 412
+    (tmp_path / "a.pub").rename(tmp_path / "a.pub.removed")
+    assert status_of(gate, signed(known), "activate-node") == 412
 
 
 # ------------------------------------------------------------------- real nodes that may not join
@@ -395,8 +415,8 @@ def test_a_node_tells_nothing_to_a_server_that_is_not_the_operator(
         authority.write(script.parent / "ca.crt", folder / "ca.key")
     try:
         address = f"127.0.0.1:{impostor.port}"
-        process = held.start(script, FEDPACT_OPERATOR=address, FLWR_LOG_LEVEL="DEBUG")
-        held.wait_for(script, told, process)
+        process = held.trial.start(script, FEDPACT_OPERATOR=address, FLWR_LOG_LEVEL="DEBUG")
+        held.trial.wait_for(script, told, process)
         assert impostor.came > 0
         assert impostor.heard == b""
         process.kill()
@@ -417,7 +437,7 @@ def test_a_node_that_may_not_join_is_refused_and_gets_no_message_while_others_do
             shutil.copy(key, script.parent / "node.key")
         else:
             make_node_keys(script.parent / "node.key", script.parent / "node.pub")
-        process = held.start(script, **more, **unasked)
+        process = held.trial.start(script, **more, **unasked)
         unasked["FEDPACT_NODE_PORT"] = str(int(unasked["FEDPACT_NODE_PORT"]) + 1)
         return script, process
 
@@ -425,8 +445,8 @@ def test_a_node_that_may_not_join_is_refused_and_gets_no_message_while_others_do
     firm_key = held.folder.firm("lender_a").node_key
     # One whose key is known is online; then the operator takes the key back.
     was, was_process = start("was_registered", lambda text: text, operator / "removed.key")
-    held.wait_for(was, "SuperNode ID", was_process)
-    removed = held.call(operator / "register.sh", "remove", "removed", within=net[1])
+    held.trial.wait_for(was, "SuperNode ID", was_process)
+    removed = held.trial.call(operator / "register.sh", "remove", "removed", within=net[1])
     assert removed.returncode == 0, removed.stderr
     ended = [
         (was, was_process, "SuperNode terminated"),  # at its next question
@@ -435,28 +455,30 @@ def test_a_node_that_may_not_join_is_refused_and_gets_no_message_while_others_do
         (*start("no_key", without("--auth-supernode-private-key")), "Failed to initialize"),
     ]
     for script, process, told in ended:
-        held.wait_for(script, told, process)
+        held.trial.wait_for(script, told, process)
         process.wait(30)
     told_operator = superlink_log(held)
     assert '"POST /v1/fleet/pull-messages HTTP/1.1" 401' in told_operator
     assert told_operator.count("[/v1/fleet/activate-node][ApiError:2004]") == 2
     assert told_operator.count("[/v1/fleet/register-node][ApiError:2001]") == 1
     no_trust, no_trust_process = start("no_trust", without("--root-certificates"), firm_key)
-    held.wait_for(no_trust, "certificate verify failed", no_trust_process)
+    held.trial.wait_for(no_trust, "certificate verify failed", no_trust_process)
     # This one goes on trying, in vain.
     plain = lambda text: without("--auth-supernode")(text).replace(  # noqa: E731
         '--root-certificates "$here/ca.crt"', "--insecure"
     )
     in_clear, in_clear_process = start("in_clear", plain)
-    held.wait_for(in_clear, "disconnected without sending a response", in_clear_process)
+    held.trial.wait_for(in_clear, "disconnected without sending a response", in_clear_process)
 
-    nodes = [held.start_node(firm) for firm in FIRMS]
-    done = held.run(timeout=120, within=net[1])
+    nodes = [held.trial.start_node(firm) for firm in FIRMS]
+    done = held.run(120, "--no-verdict", "--again", "0", within=net[1])
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads((held.folder.operator.results / "told.json").read_text())
     assert list(FIRMS) == told
     for firm, node in zip(FIRMS, nodes, strict=True):
-        assert "Receiving: query" in held.read_log(held.folder.firm(firm).path / "supernode.sh")
+        assert "Receiving: query" in held.trial.read_log(
+            held.folder.firm(firm).path / "supernode.sh"
+        )
         assert node.poll() is None
     for script in held.folder.path.glob("strangers/*/supernode.sh"):
-        assert "Receiving" not in held.read_log(script), script
+        assert "Receiving" not in held.trial.read_log(script), script

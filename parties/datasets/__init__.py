@@ -62,6 +62,11 @@ class Dataset(ABC):
 
     classes: int = 2
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether this machine has the data, whoever's they are; false: only their firm does."""
+        return True
+
     @abstractmethod
     def split(self, seed: int) -> Split:
         """The firm's parts under `seed`: disjoint, and the same for the same seed."""

@@ -58,6 +58,10 @@ class FashionMnist(PoolPart):
         """Whether all four files are there."""
         return all(_found(self.folder, name) is not None for name in FILES)
 
+    @property
+    def at_hand(self) -> bool:
+        return self.installed
+
     def hashes(self) -> dict[str, str]:
         return dict(_hashes(self.folder))
 

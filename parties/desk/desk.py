@@ -26,10 +26,10 @@ from parties.exchange import (
 )
 from parties.files import digest
 from parties.memory import Memory
+from parties.seals import OPERATOR
 
 log = logging.getLogger("fedpact.desk")
 
-OPERATOR = "operator"
 MOST_SEEDS = 64  # of which models are kept: many are held side by side
 
 

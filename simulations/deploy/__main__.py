@@ -3,10 +3,14 @@
 experiment=NAME out=FOLDER [host=NAME] [port=NUMBER] [days=NUMBER] [any override of fedpact]
                   write all that the operator and the firms need
 check --firm NAME report on a firm's data and settings, before it joins
+check --example [csv|parquet|images]
+                  print a description of own data (data.yaml) to begin with
 desk --firm NAME  a firm's desk: holds its data and models, answers what its node hands it
 key --firm NAME   make a firm's own keys
 superlink         the operator's side of the network (superlink.sh calls it)
 operate           hold the study, as the operator
+trial out=FOLDER ...
+                  all of it on this machine: write, start, hold the study, stop
 
 host and port are where firms reach the operator (localhost, 9092), days how long the certificates
 are good (365). Every command has --help.
@@ -25,7 +29,8 @@ from parties.exchange import FedpactError
 
 # Imported late: a node's command needs no Hydra, a key no torch. Each has main(arguments) -> int.
 COMMANDS = {
-    name: f"simulations.deploy.{name}" for name in ("check", "desk", "key", "superlink", "operate")
+    name: f"simulations.deploy.{name}"
+    for name in ("check", "desk", "key", "superlink", "operate", "trial")
 }
 
 

@@ -6,27 +6,31 @@ and its data) and nothing else, and sends nothing.
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-import yaml
 
 from parties.datasets import Dataset
 from parties.datasets.own import OwnData, read
 from parties.datasets.own.description import PARTS, Finding
 from parties.datasets.own.examples import EXAMPLES
 from parties.datasets.own.holding import UNKNOWN, Holding
-from parties.exchange import Array, FedpactError
-from server.contracts import Contract
+from parties.desk.policy import SHARES, Policy
+from parties.exchange import Array, FedpactError, Offer, Reveal, Terms
+from parties.firm import Firm
 from server.market import Market
-from server.strategies import Strategy
-from simulations.build import build, sha256
-from simulations.mistakes import did_you_mean
-from simulations.study import seeds_of
+from server.verdict import BASELINE
+from simulations.build import sha256
+from simulations.deploy.desk import firm_of
+from simulations.deploy.firm_file import FirmFile, read_firm_file
+from simulations.deploy.layout import FirmFolder, find_firm, read_study
+from simulations.study import Study, study_of
 
 NEEDED = {
     "contested": ("training", "validation", "contested"),
@@ -54,6 +58,7 @@ class Report:
         labels: class -> rows; "unknown" for those without a label.
         parts: seed -> part -> {"rows": n, class: n}.
         leaves: contract -> what the operator would receive, in words.
+        refuses: contract -> why the firm's desk will take no part in it.
     """
 
     firm: str
@@ -69,6 +74,7 @@ class Report:
     labels: Mapping[str, int] = field(default_factory=dict)
     parts: Mapping[int, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
     leaves: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    refuses: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -80,6 +86,36 @@ class Report:
         return json.dumps({"ok": self.ok, **asdict(self)}, indent=2)
 
 
+def main(arguments: Sequence[str]) -> int:
+    """Print the report of a firm, or a description of data to begin with; 1: something is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m simulations.deploy check",
+        description="All that is wrong with a firm's data and settings, what would leave it and "
+        "what its desk would refuse. Sends nothing. Exit status 1: something is to be mended.",
+    )
+    parser.add_argument("--firm", metavar="NAME", help="its name in the study")
+    parser.add_argument("--folder", type=Path, help="the firm's (default: it is looked for)")
+    parser.add_argument("--json", action="store_true", help="the report as JSON")
+    parser.add_argument(
+        "--example",
+        nargs="?",
+        const="csv",
+        metavar="KIND",
+        help=f"print a description of data to begin with: {', '.join(EXAMPLES)}",
+    )
+    chosen = parser.parse_args(arguments)
+    if chosen.example is not None:
+        sys.stdout.write(example(chosen.example))
+        return 0
+    if chosen.firm is None:
+        raise FedpactError(
+            "check is told no firm; legal are --firm NAME and --example. Say which firm you are."
+        )
+    report = check_firm(find_firm(chosen.firm, chosen.folder), chosen.firm)
+    print(report.to_json() if chosen.json else "\n".join(lines(report)))
+    return 0 if report.ok else 1
+
+
 def example(kind: str = "csv") -> str:
     """A description of data to begin with: "csv", "parquet" or "images"."""
     if kind not in EXAMPLES:
@@ -89,79 +125,42 @@ def example(kind: str = "csv") -> str:
     return EXAMPLES[kind]
 
 
-def check_firm(folder: Path) -> Report:
-    """Everything about a firm's data before it joins; sends nothing.
+def check_firm(folder: FirmFolder, name: str) -> Report:
+    """Everything about a firm before it joins; sends nothing.
 
     Raises:
-        FedpactError: the folder is not one of a firm, so that there is nothing to check.
+        FedpactError: the folder is not this firm's, so that there is nothing to check.
     """
-    own, text = _firm_file(folder / "firm.yaml"), _read(folder / "study.json")
-    config, findings = _json(text), list[Finding]()
-    firm = str(own.get("firm"))
-    if firm not in config["parties"]:
-        raise FedpactError(
-            f"firm.yaml says firm: {firm}, who is not in the study. "
-            f"{did_you_mean(firm, sorted(config['parties']))}"
-        )
-    promised = (_read(folder / "study.sha256").split() or [""])[0]
+    own = read_firm_file(folder.settings, name)
+    text, promised = read_study(folder)
+    findings = []
     if promised != sha256(text):
-        findings.append(
-            Finding(
-                "study.json",
-                f"has sha256 {sha256(text)}, and study.sha256 says {promised}; legal is the file "
-                "that the consortium agreed on. Ask for it again, from somebody whom you trust.",
-            )
+        problem = (
+            f"has sha256 {sha256(text)}, and study.sha256 says {promised}; legal is the file that "
+            "the consortium agreed on. Ask for it again, from somebody whom you trust."
         )
-    dataset = build(config["parties"][firm]["dataset"])
-    assert isinstance(dataset, Dataset)
-    market: Market = build(config["market"])
-    seeds = seeds_of(config["study"]["seeds"])
-    told = _data(folder, own.get("data"), dataset, seeds, market)
+        findings.append(Finding("study.json", problem))
+    config = _parsed(text)
+    firm = firm_of(config, own, folder)
+    study = study_of(config, away=True)
+    refuses = {name: _refusal(study, name, firm, own.policy) for name in study.contracts}
+    told = _data(own, firm.dataset, study)
     return Report(
-        firm=firm,
-        study=(str(config["study"]["name"]), sha256(text)),
+        firm=name,
+        study=(study.name, sha256(text)),
         findings=(*findings, *told.pop("findings")),
-        leaves=_leaves(config, market),
+        remarks=(*told.pop("remarks", ()), *_warnings(study, own.policy, refuses)),
+        leaves={
+            contract: _terms(study, contract).operator_sees(study.market.clients, firm.tells)
+            for contract, why in refuses.items()
+            if not why
+        },
+        refuses={contract: why for contract, why in refuses.items() if why},
         **told,
     )
 
 
-def print_report(report: Report, as_json: bool = False) -> None:
-    """The report, for a person or as JSON."""
-    print(report.to_json() if as_json else "\n".join(lines(report)))
-
-
-# ------------------------------------------------------------------------------------ the folder
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as fault:
-        raise FedpactError(
-            f"{path} cannot be read ({getattr(fault, 'strerror', None) or 'not UTF-8'}); legal is "
-            "the folder of one firm, with firm.yaml, study.json and study.sha256. Name it."
-        ) from fault
-
-
-def _firm_file(path: Path) -> dict[str, Any]:
-    try:
-        own = yaml.safe_load(_read(path))
-    except yaml.YAMLError as fault:
-        raise FedpactError(
-            f"{path} is not YAML: {' '.join(str(fault).split())}. Mend it."
-        ) from fault
-    if not isinstance(own, dict) or not isinstance(own.get("firm"), str):
-        raise FedpactError(f"{path} names no firm; legal is `firm: NAME`. Write yours.")
-    if own.get("data") is not None and not isinstance(own["data"], str):
-        raise FedpactError(
-            f"{path} has data: {own['data']!r}; legal is the name of a file that describes your "
-            "data, such as data.yaml, or null for data that ship with Fedpact."
-        )
-    return own
-
-
-def _json(text: str) -> Any:
+def _parsed(text: str) -> Any:
     try:
         config = json.loads(text)
     except ValueError as fault:
@@ -177,42 +176,53 @@ def _json(text: str) -> Any:
     return config
 
 
-def _leaves(config: Mapping[str, Any], market: Market) -> dict[str, tuple[str, ...]]:
-    """What each contract of the study would let the operator see."""
-    strategy: Strategy = build(config["strategy"])
-    found = {}
-    for name in config["study"]["contracts"]:
-        contract: Contract = build(config["contract"][name])
-        found[name] = contract.terms(strategy.rounds).operator_sees(market.clients)
-    return found
+# -------------------------------------------------------------------------------------- the policy
+
+
+def _terms(study: Study, contract: str) -> Terms:
+    return study.contracts[contract].terms(study.strategy.rounds)
+
+
+def _refusal(study: Study, contract: str, firm: Firm, policy: Policy) -> str:
+    """Why the firm will take no part in a contract, or ""."""
+    terms = _terms(study, contract)
+    kept = [kind for kind in SHARES if getattr(terms, kind) and kind not in firm.shares]
+    why = f"the study has {firm.name} share no {kept[0]}" if kept else ""
+    return policy.objection(Offer(terms, study.seeds[0], 0)) or why
+
+
+def _warnings(study: Study, policy: Policy, refuses: Mapping[str, str]) -> tuple[str, ...]:
+    """Where nothing can be held with what the firm refuses."""
+    found = []
+    if refuses[BASELINE]:
+        found.append(
+            f"Your desk refuses {BASELINE}, with which every contract is compared: there will be "
+            "no verdict."
+        )
+    asked = Reveal(_terms(study, BASELINE), study.seeds[0])
+    if study.market.clients == "contested" and not refuses[BASELINE] and policy.objection(asked):
+        found.append(
+            f"Your desk refuses what no contest can be held without: {policy.objection(asked)}. "
+            "There will be no verdict."
+        )
+    return tuple(found)
 
 
 # -------------------------------------------------------------------------------------- the data
 
 
-def _data(
-    folder: Path, data: str | None, dataset: Dataset, seeds: tuple[int, ...], market: Market
-) -> dict[str, Any]:
+def _data(own: FirmFile, dataset: Dataset, study: Study) -> dict[str, Any]:
     """The fields of a report that tell of the data."""
-    own = isinstance(dataset, OwnData)
-    if data is None and own:
-        problem = (
-            "is null, and the study asks for your own data; legal is the name of a file that "
-            "describes them. Write `data: data.yaml`."
-        )
+    problem = own.objection_to(dataset)
+    if problem:
         return {"findings": (Finding("firm.yaml: data", problem),)}
-    if data is None:
-        return _shipped(dataset, seeds)
-    if not isinstance(dataset, OwnData):
-        problem = (
-            f"is {data}, and the study gives this firm {type(dataset).__name__}; legal is null, or "
-            "a study with dataset=own for this firm. Agree on one."
-        )
-        return {"findings": (Finding("firm.yaml: data", problem),)}
-    return _own(folder / data, dataset, seeds, market)
+    if isinstance(dataset, OwnData):
+        return _own(dataset, study.seeds, study.market)
+    return _shipped(dataset, study.seeds)
 
 
-def _own(path: Path, dataset: OwnData, seeds: tuple[int, ...], market: Market) -> dict[str, Any]:
+def _own(dataset: OwnData, seeds: tuple[int, ...], market: Market) -> dict[str, Any]:
+    path = Path(dataset.description)
     holding = read(path)
     said = holding.description
     names = () if said is None or said.label is None else tuple(map(str, said.label.classes))
@@ -319,7 +329,8 @@ def _shipped(dataset: Dataset, seeds: tuple[int, ...]) -> dict[str, Any]:
 def lines(report: Report) -> list[str]:
     """The report for a person, line by line."""
     data = report.description or "data that ship with Fedpact"
-    shown = [f"{report.firm} in the study {report.study[0]} (sha256 {report.study[1]}): {data}", ""]
+    name, digest = report.study
+    shown = [f"study   {name}", f"sha256  {digest}", f"firm    {report.firm}: {data}", ""]
     shown += [f"  {name}  sha256 {digest}" for name, digest in report.hashes.items()]
     if report.rows:
         inputs, meaning = report.inputs
@@ -342,6 +353,8 @@ def lines(report: Report) -> list[str]:
     shown += [f"  under every contract: {sentence}" for sentence in always]
     for name, sentences in report.leaves.items():
         shown += [f"  under {name}: {s}" for s in sentences if s not in always]
+    for name, why in report.refuses.items():
+        shown.append(f"  under {name} your desk refuses, so that no more leaves than alone: {why}")
     shown += [""] + [f"Remark: {remark}" for remark in report.remarks]
     count = len(report.findings)
     if not count:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from parties.datasets.own import OwnData
 from parties.desk.agreement import Agreement
 from parties.desk.audit import Audit
 from parties.desk.desk import Desk
@@ -24,7 +25,7 @@ from parties.seals import SealedFirm
 from simulations.build import build, sha256
 from simulations.deploy.apart import pinned
 from simulations.deploy.firm_file import FirmFile, read_firm_file
-from simulations.deploy.layout import FirmFolder, find_firm
+from simulations.deploy.layout import FirmFolder, find_firm, read_study
 from simulations.mistakes import did_you_mean
 from simulations.study import Study, study_of
 
@@ -51,18 +52,17 @@ def desk_of(folder: FirmFolder, name: str) -> Desk:
     """A firm's desk, ready to serve.
 
     Raises:
-        FedpactError: the study is not the one that was agreed, or the firm's file does not fit it.
+        FedpactError: the study is not the one that was agreed, the firm's file does not fit it, or
+            its data cannot be used.
     """
-    own = read_firm_file(folder.settings)
-    if own.firm != name:
-        raise FedpactError(f"{folder.settings} is of {own.firm}, not of {name}. Name the other.")
+    own = read_firm_file(folder.settings, name)
     text, digest = agreed_study(folder)
     config = json.loads(text)
-    if name not in config["parties"]:
-        raise FedpactError(
-            f"{name} is no firm of this study. {did_you_mean(name, sorted(config['parties']))}"
-        )
-    firm = firm_of(config["parties"][name], own, folder)
+    firm = firm_of(config, own, folder)
+    problem = own.objection_to(firm.dataset)
+    if problem:
+        raise FedpactError(f"{folder.settings}: data {problem}")
+    firm.dataset.hashes()  # reads the firm's own: what is wrong with them is told now
     sealed = SealedFirm(firm, name, folder.signing_key, pinned(folder.keys), digest)
     agreed = agreement(study_of(config, away=True), digest)
     audit = Audit(folder.audit, folder.signing_key)
@@ -75,14 +75,7 @@ def agreed_study(folder: FirmFolder) -> tuple[str, str]:
     Raises:
         FedpactError: study.json is not what study.sha256 says.
     """
-    try:
-        text = folder.study.read_text(encoding="utf-8")
-        promised = folder.digest.read_text(encoding="utf-8").split()[0]
-    except (OSError, UnicodeDecodeError, IndexError) as fault:
-        raise FedpactError(
-            f"{folder.study} or {folder.digest.name} beside it cannot be read ({fault}). Ask the "
-            "operator for both again, and compare the sha256 by telephone."
-        ) from fault
+    text, promised = read_study(folder)
     if sha256(text) != promised:
         raise FedpactError(
             f"{folder.study} has the sha256 {sha256(text)}, and you agreed to {promised}. Ask for "
@@ -95,18 +88,29 @@ def firm_of(config: Mapping[str, Any], own: FirmFile, folder: FirmFolder) -> Fir
     """The firm as the study has it, with what its own file says of data, device and telling.
 
     Its noise and its masks are nobody else's to know: the operating system draws them.
+
+    Args:
+        config: the study's.
+
+    Raises:
+        FedpactError: it is not among the study's firms.
     """
-    changed = dict(config)
-    if own.data is not None:
-        place = str((folder.path / own.data).resolve())
-        changed["dataset"] = {**config["dataset"], "description": place}
+    if own.firm not in config["parties"]:
+        raise FedpactError(
+            f"{own.firm} is no firm of this study. "
+            f"{did_you_mean(own.firm, sorted(config['parties']))}"
+        )
+    said = dict(config["parties"][own.firm])
     if own.device is not None:
-        changed["training"] = {**config["training"], "device": own.device}
-    firm = build(changed)
+        said["training"] = {**said["training"], "device": own.device}
+    firm = build(said)
     assert isinstance(firm, Firm)
+    dataset = firm.dataset
+    if isinstance(dataset, OwnData) and own.data is not None:
+        dataset = replace(dataset, description=str((folder.path / own.data).resolve()))
     shares = tuple(kind for kind in firm.shares if kind in own.policy.shares)
     tells = "sums" if "sums" in (firm.tells, own.policy.tells) else "clients"
-    return replace(firm, shares=shares, tells=tells, secrets=SECRET)
+    return replace(firm, dataset=dataset, shares=shares, tells=tells, secrets=SECRET)
 
 
 def agreement(study: Study, digest: str) -> Agreement:

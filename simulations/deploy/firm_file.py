@@ -9,6 +9,8 @@ from typing import Any, final
 
 import yaml
 
+from parties.datasets import Dataset
+from parties.datasets.own import OwnData
 from parties.desk.policy import Policy
 from parties.exchange import FedpactError
 from simulations.mistakes import did_you_mean
@@ -32,12 +34,29 @@ class FirmFile:
     device: str | None = None
     policy: Policy = field(default_factory=Policy)
 
+    def objection_to(self, dataset: Dataset) -> str:
+        """Why `data` is not what the study says that the firm holds, or ""."""
+        if self.data is None and isinstance(dataset, OwnData):
+            return (
+                "is null, and the study asks for your own data; legal is the name of a file that "
+                "describes them. Write `data: data.yaml`."
+            )
+        if self.data is not None and not isinstance(dataset, OwnData):
+            return (
+                f"is {self.data}, and the study gives this firm {type(dataset).__name__}; legal is "
+                "null, or a study with dataset=own for this firm. Agree on one."
+            )
+        return ""
 
-def read_firm_file(path: Path) -> FirmFile:
+
+def read_firm_file(path: Path, firm: str) -> FirmFile:
     """A firm's own file, checked.
 
+    Args:
+        firm: whose it must be.
+
     Raises:
-        FedpactError: it cannot be read, or says something that it cannot.
+        FedpactError: it cannot be read, says something that it cannot, or is another firm's.
     """
     try:
         said = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -55,7 +74,13 @@ def read_firm_file(path: Path) -> FirmFile:
                 f"{path}: {name} is {value!r}; legal is a text"
                 f"{'' if name == 'firm' else ', or null'}. Correct it."
             )
-    return FirmFile(**own, policy=Policy(**policy))
+    found = FirmFile(**own, policy=Policy(**policy))
+    if found.firm != firm:
+        raise FedpactError(
+            f"{path} is of {found.firm}, not of {firm}; legal is the folder of {firm}. Name the "
+            "other firm, or the other folder."
+        )
+    return found
 
 
 def _known(said: Any, kind: type, where: str) -> dict[str, Any]:

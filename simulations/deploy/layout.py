@@ -44,7 +44,24 @@ class FirmFolder:
         self.keys = path / "keys"  # operator.pub, <other firm>.pub
         # while it runs
         self.socket, self.log, self.memory = path / "desk.sock", path / "desk.log", path / "memory"
-        self.audit, self.audit_head = path / "audit.jsonl", path / "audit.head"
+        self.audit = path / "audit.jsonl"  # and audit.head beside it
+
+
+def read_study(folder: FirmFolder | OperatorFolder) -> tuple[str, str]:
+    """The study as one line of JSON, and the sha256 that was agreed on.
+
+    Raises:
+        FedpactError: one of the two files cannot be read.
+    """
+    try:
+        text = folder.study.read_text(encoding="utf-8")
+        return text, folder.digest.read_text(encoding="utf-8").split()[0]
+    except (OSError, UnicodeDecodeError, IndexError) as fault:
+        raise FedpactError(
+            f"{folder.study} or {folder.digest.name} beside it cannot be read ({fault}); legal are "
+            "the two files of the deployment. Ask the operator for both again, and compare the "
+            "sha256 by telephone."
+        ) from fault
 
 
 @final

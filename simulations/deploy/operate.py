@@ -21,9 +21,10 @@ from omegaconf import OmegaConf
 
 from parties.exchange import FedpactError
 from simulations.build import sha256
-from simulations.deploy.layout import OperatorFolder, find_operator
+from simulations.deploy.layout import OperatorFolder, find_operator, read_study
 from simulations.engines import EngineError
-from simulations.engines.deployed import ENDED, FOLDER
+from simulations.engines.config_keys import FOLDER
+from simulations.engines.deployed import ENDED
 from simulations.results import RunFolder
 from simulations.study import Study, study_of
 
@@ -45,13 +46,21 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--again", type=int, default=20, help="how often to hand in a run that was killed (20)"
     )
+    parser.add_argument(
+        "--wait", type=float, default=300.0, help="seconds to wait for the SuperLink (300)"
+    )
+    parser.add_argument(
+        "--no-verdict", action="store_true", help="hold the run only: the app in app/ is another"
+    )
     parser.add_argument("--poll", type=float, default=2.0, help="seconds between two looks")
     parser.add_argument("--format", choices=("text", "json"), default="text")
     chosen = parser.parse_args(arguments)
     operator = find_operator(chosen.folder)
     study, folder = opened(operator)
     started = time.process_time()
-    Runs(operator, folder, chosen.again, chosen.poll).hold()
+    Runs(operator, folder, chosen.again, chosen.poll, chosen.wait).hold()
+    if chosen.no_verdict:
+        return 0
     verdict = concluded(study, folder)
     _print(verdict, folder, chosen.format, time.process_time() - started)
     return 0
@@ -66,8 +75,7 @@ def opened(operator: OperatorFolder) -> tuple[Study, RunFolder]:
     from simulations import terminal
     from simulations.provenance import provenance
 
-    text = operator.study.read_text(encoding="utf-8")
-    promised = operator.digest.read_text(encoding="utf-8").split()[0]
+    text, promised = read_study(operator)
     if sha256(text) != promised:
         raise FedpactError(
             f"{operator.study} has the sha256 {sha256(text)}, agreed is {promised}. Put the agreed "
@@ -109,13 +117,19 @@ class Runs:
         folder: of the results; sessions and rounds that are on file are not held again.
         again: how often a run is handed in again.
         poll_s: between two looks at it.
+        wait_s: for a SuperLink that takes no run.
     """
 
     def __init__(
-        self, operator: OperatorFolder, folder: RunFolder, again: int, poll_s: float
+        self,
+        operator: OperatorFolder,
+        folder: RunFolder,
+        again: int,
+        poll_s: float,
+        wait_s: float,
     ) -> None:
         self._operator, self._folder = operator, folder
-        self._again, self._poll_s = again, poll_s
+        self._again, self._poll_s, self._wait_s = again, poll_s, wait_s
 
     def hold(self) -> None:
         """Hand the study in until a run of it is completed.
@@ -144,7 +158,7 @@ class Runs:
         """The number of a new run; a SuperLink that is being started is waited for."""
         words = ("run", str(self._operator.app), CONNECTION, "--format", "json")
         where = f"{FOLDER}='{self._folder.path.resolve()}'"
-        deadline = time.monotonic() + 5 * CALL_S
+        deadline = time.monotonic() + self._wait_s
         while True:
             said = _flwr(*words, "--run-config", where)
             found = re.search(r'"run-id": *"?(\d+)', said)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, final
 
 import uvicorn
+from cryptography.hazmat.primitives import serialization
 from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_HEADER, TIMESTAMP_TOLERANCE
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from starlette.datastructures import Headers
@@ -33,6 +34,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from simulations.deploy.layout import OperatorFolder, find_operator
 
 FLEET = "/v1/fleet/"
+ACTIVATE = f"{FLEET}activate-node"
 GOOD_FOR = TIMESTAMP_TOLERANCE + 2 * SYSTEM_TIME_TOLERANCE  # seconds; then Flower itself refuses
 CONTROL = ("FLWR_INTERNAL_GRPC_CONTROL_API", "FLWR_INTERNAL_GRPC_FLEET_API")
 
@@ -48,10 +50,11 @@ class Gate:
         port: the open port; what comes to any other is not looked at.
         start: when this process began to listen, Unix seconds. Times signed before that are asked
             for again: which of them were heard is not known any more.
+        nodes: folder of the public keys of registered nodes; None: nobody is registered.
     """
 
-    def __init__(self, app: ASGIApp, port: int, start: float) -> None:
-        self._app, self._port = app, port
+    def __init__(self, app: ASGIApp, port: int, start: float, nodes: Path | None = None) -> None:
+        self._app, self._port, self._nodes = app, port, nodes
         self._since = start + SYSTEM_TIME_TOLERANCE  # a firm's clock may be ahead
         self._heard: dict[tuple[bytes, str], float] = {}
 
@@ -77,12 +80,24 @@ class Gate:
             return
         self._remember(stamp)
 
-        async def forget_strangers(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] == 401:
-                self._heard.pop(stamp, None)  # else strangers fill the memory
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                if message["status"] == 401:
+                    self._heard.pop(stamp, None)  # else strangers fill the memory
+                if message["status"] == 412 and scope["path"] == ACTIVATE and self._knows(stamp[0]):
+                    # It was killed and is back before Flower has noticed that it was gone (a
+                    # minute). At 412 it would end, at 503 it asks again.
+                    log.info("a node that was online already is told to come again")
+                    message = {**message, "status": 503}
             await send(message)
 
-        await self._app(scope, receive, forget_strangers)
+        await self._app(scope, receive, told)
+
+    def _knows(self, key: bytes) -> bool:
+        """Whether a node's public key (PEM) is registered."""
+        if self._nodes is None:
+            return False
+        return any(_pem(file) == key for file in self._nodes.glob("*.pub"))
 
     def _remember(self, stamp: tuple[bytes, str]) -> None:
         now = time.monotonic()
@@ -100,6 +115,14 @@ class Gate:
             await send({"type": "http.response.body", "body": b""})
         else:
             await send({"type": "websocket.close", "code": 1008})
+
+
+def _pem(file: Path) -> bytes:
+    """A node's public key as its node sends it."""
+    key = serialization.load_ssh_public_key(file.read_bytes())
+    return key.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
 
 
 def _stamp(scope: Scope) -> tuple[bytes, str] | None:
@@ -143,7 +166,8 @@ def _serve(folder: OperatorFolder, listen: str, port: int, control_port: int) ->
         family = socket.AF_INET6 if ":" in listen else socket.AF_INET
         opened = socket.create_server((listen, port), family=family)
         inner = socket.create_server((settings["host"], settings["port"]))
-        config = uvicorn.Config(Gate(app, port, time.time()), **settings)
+        gate = Gate(app, port, time.time(), folder.nodes)
+        config = uvicorn.Config(gate, **settings)
         server = uvicorn.Server(config)
         log.info(
             "open for nodes: %s port %d; control: 127.0.0.1 port %d", listen, port, control_port

@@ -18,6 +18,8 @@ import hydra
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from omegaconf import DictConfig, OmegaConf
 
+from parties.datasets import Dataset
+from parties.datasets.own import OwnData
 from parties.exchange import FedpactError
 from parties.reuse.signing import make_keys
 from server.market import OwnCases
@@ -78,7 +80,7 @@ class Place:
 
 def write(words: Sequence[str]) -> int:
     """Compose and check the study, write everything, say what is next."""
-    place, overrides = _place_of(words)
+    place, overrides = place_of(words)
     config = _composed(overrides)
     write_deployment(config, place)
     folder = Deployment(Path(place.out))
@@ -107,7 +109,9 @@ def write_deployment(config: DictConfig, place: Place) -> None:
     if config["market"]["_target_"] != _OWN_CASES:
         config["study"]["settles"] = "firms"  # nobody else knows what clients turn out to be
     text = as_text(config)
-    study = study_of(json.loads(text))
+    study = study_of(json.loads(text), away=True)
+    if study.at_hand:
+        study = study_of(json.loads(text))  # with the data, more can be checked
     for name in study.names:
         check_firm_name(name)
     out = Path(place.out).absolute()
@@ -145,7 +149,7 @@ def _fill(folder: Deployment, study: Study, text: str, place: Place) -> None:
         pages.write(operator.path / name, f"operator_{name}")
     pages.write(operator.readme, "operator_README.md")
     for number, name in enumerate(study.names):
-        _fill_firm(folder, folder.firm(name), name, number, pages)
+        _fill_firm(folder, name, number, study.firms[name].dataset, pages)
     for name in study.names:  # now that all keys are made
         keys = folder.firm(name).keys
         keys.mkdir()
@@ -163,7 +167,8 @@ def _fill(folder: Deployment, study: Study, text: str, place: Place) -> None:
     _copy_source(folder.source)
 
 
-def _fill_firm(folder: Deployment, firm: FirmFolder, name: str, number: int, pages: _Pages) -> None:
+def _fill_firm(folder: Deployment, name: str, number: int, dataset: Dataset, pages: _Pages) -> None:
+    firm = folder.firm(name)
     firm.path.mkdir(parents=True)
     firm.path.chmod(0o700)
     make_firm_keys(firm)
@@ -171,7 +176,11 @@ def _fill_firm(folder: Deployment, firm: FirmFolder, name: str, number: int, pag
     shutil.copy(firm.node_pub, folder.operator.nodes / f"{name}.pub")
     shutil.copy(firm.signing_pub, folder.operator.keys / f"{name}.pub")
     # On one machine (a trial) every node needs a port of its own.
-    own = {"firm": name, "node_port": pages.place.port + 2 + number}
+    own = {
+        "firm": name,
+        "node_port": pages.place.port + 2 + number,
+        "data": "data.yaml" if isinstance(dataset, OwnData) else "null",
+    }
     pages.write(firm.settings, "firm.yaml", own)
     for script in ("check.sh", "desk.sh", "supernode.sh", "stop.sh"):
         pages.write(firm.path / script, f"firm_{script}", own)
@@ -235,7 +244,7 @@ def _copy_source(target: Path) -> None:
         shutil.copy(root / name, target / name)
 
 
-def _place_of(words: Sequence[str]) -> tuple[Place, list[str]]:
+def place_of(words: Sequence[str]) -> tuple[Place, list[str]]:
     """Where to write, and the words that are Hydra's."""
     place: dict[str, Any] = {}
     rest = []

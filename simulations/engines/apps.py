@@ -17,10 +17,9 @@ from parties.firm import Firm
 from server.app import server_app
 from simulations.build import build, sha256
 from simulations.docket import RunDocket
+from simulations.engines.config_keys import CONFIG, DIGEST, FOLDER, PARTY
 from simulations.results import RunFolder
 from simulations.study import study_of
-
-CONFIG, DIGEST, FOLDER, PARTY = "config", "config-sha256", "folder", "party"
 
 
 def run_config(config: str, folder: Path) -> dict[str, Any]:

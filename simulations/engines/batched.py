@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar, final
 
 from parties.exchange import FedpactError
 from simulations.engines import Engine, Job
+from simulations.engines.config_keys import PARTY
 
 if TYPE_CHECKING:
     from simulations.engines.lockstep import Remembered
@@ -65,7 +66,7 @@ class Batched(Engine):
         from simulations.engines.grid import InlineGrid, contexts_of, server_context
 
         run_config = apps.run_config(job.config, job.folder)
-        contexts = contexts_of(job.firms, apps.PARTY, run_config)
+        contexts = contexts_of(job.firms, PARTY, run_config)
         grid = InlineGrid(apps.client, contexts, self.together)
         apps.server(grid, server_context(run_config))
 

@@ -16,13 +16,12 @@ from parties.answering import Answering
 from parties.app import client_app
 from parties.exchange import FedpactError
 from server.app import server_app
+from simulations.engines.config_keys import DESK, DIGEST, FOLDER
 
 if TYPE_CHECKING:
     from server.docket import Docket
     from server.transport import Apart
 
-CONFIG, DIGEST, FOLDER = "config", "config-sha256", "folder"  # as in simulations.engines.apps
-PARTY, DESK = "party", "desk"
 OTHER_S = 120.0  # how long another app that writes to the same results is waited for
 ENDED = "ended.txt"  # in the results: why the study cannot go on
 

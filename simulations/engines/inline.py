@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import final
 
 from simulations.engines import Engine, Job
+from simulations.engines.config_keys import PARTY
 
 
 @final
@@ -21,5 +22,5 @@ class Inline(Engine):
         from simulations.engines.grid import InlineGrid, contexts_of, server_context
 
         run_config = apps.run_config(job.config, job.folder)
-        contexts = contexts_of(job.firms, apps.PARTY, run_config)
+        contexts = contexts_of(job.firms, PARTY, run_config)
         apps.server(InlineGrid(apps.client, contexts), server_context(run_config))

@@ -14,6 +14,7 @@ import numpy as np
 
 from parties.exchange import FedpactError
 from simulations.engines import Engine, EngineError, Job
+from simulations.engines.config_keys import PARTY
 
 log = logging.getLogger("fedpact")
 
@@ -74,7 +75,7 @@ class RayActors(Engine):
 
         actors = self.start(min(self.workers, len(job.firms)))
         run_config = apps.run_config(job.config, job.folder)
-        contexts = contexts_of(job.firms, apps.PARTY, run_config)
+        contexts = contexts_of(job.firms, PARTY, run_config)
         grid = RayGrid(actors, "simulations.engines.apps:client", contexts)
         apps.server(grid, server_context(run_config))
 

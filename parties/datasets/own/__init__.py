@@ -50,6 +50,10 @@ class OwnData(Dataset):
                 "many as label.classes of every firm's description."
             )
 
+    @property
+    def at_hand(self) -> bool:
+        return False
+
     def hashes(self) -> dict[str, str]:
         return dict(self.holding().hashes)
 

@@ -1,0 +1,172 @@
+"""Real processes: a SuperLink, SuperNodes and desks with TLS and keys, some of them killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import pytest
+
+from parties.desk.audit import verify
+from simulations.conclude import conclude
+from simulations.deploy.layout import Deployment
+from simulations.engines import apps
+from simulations.engines.grid import InlineGrid
+from simulations.results import RunFolder, digest
+from simulations.study import study_of
+from tests.checks import SMALL_LOANS, contexts, hold_on, plain, run_config
+from tests.federation import Federation, descendants, federation
+
+LENDERS = ("lender_a", "lender_b")
+LOANS = (*SMALL_LOANS, "study.seeds=1")
+PAIR = (
+    *("experiment=heart_pair_strategies", "compare=none", "study=model_sharing"),
+    *("study.seeds=2", "strategy.rounds=3", "training.epochs=2", "progress=none"),
+)
+HOSPITALS = ("hungary", "va_long_beach")
+
+
+def inline(folder: Path, *overrides: str) -> str:
+    """sha256 of the verdict of the same study in one process; models are in it by theirs."""
+    config = run_config(folder, *overrides)
+    hold_on(InlineGrid(apps.client, contexts(config)), config)
+    conclude(study_of(plain(*overrides)), RunFolder(folder))
+    return verdict_of(folder)
+
+
+def verdict_of(folder: Path) -> str:
+    verdict = (folder / "verdict.json").read_bytes()
+    assert "models_sha256" in json.loads(verdict)
+    return digest(verdict)
+
+
+def at_work(held: Federation, firms: tuple[str, ...]) -> dict[str, subprocess.Popen[bytes]]:
+    """The SuperLink, and every firm's desk and node, running; by what they are called."""
+    found = {"superlink": held.trial.start_superlink()}
+    held.trial.register()
+    for firm in firms:
+        found[f"{firm} desk"] = held.trial.start_desks(firm)[firm]
+        found[f"{firm} node"] = held.trial.start_node(firm)
+    return found
+
+
+def whole_logs(folder: Deployment, firms: tuple[str, ...]) -> None:
+    """Every firm's audit log is whole."""
+    for firm in firms:
+        own = folder.firm(firm)
+        assert verify(own.audit, own.signing_pub).lines > 0
+
+
+@pytest.mark.flower
+def test_two_lenders_on_machines_of_their_own_get_the_verdict_of_a_simulation(
+    tmp_path: Path,
+) -> None:
+    expected = inline(tmp_path, *LOANS, "study.settles=firms")
+    with federation(*LOANS) as held:
+        at_work(held, LENDERS)
+        done = held.run(240)
+        assert done.returncode == 0, done.stdout + done.stderr
+        results = held.folder.operator.results
+        assert verdict_of(results) == expected
+        assert "Would every firm sign?" in done.stdout
+        assert (results / "report.html").exists()
+        whole_logs(held.folder, LENDERS)
+        for firm in LENDERS:
+            log = held.folder.firm(firm).audit.read_text()
+            assert {json.loads(line)["direction"] for line in log.splitlines()} == {
+                "received",
+                "sent",
+            }
+
+
+# ------------------------------------------------------------------------------- killed processes
+
+
+@final
+@dataclass(frozen=True)
+class Hospitals:
+    """Two hospitals at work: their processes by name, and the verdict that their study comes to."""
+
+    held: Federation
+    processes: dict[str, subprocess.Popen[bytes]]
+    expected: str
+
+
+@pytest.fixture(scope="module")
+def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospitals]:
+    expected = inline(tmp_path_factory.mktemp("inline"), *PAIR)
+    with federation(*PAIR) as held:
+        yield Hospitals(held, at_work(held, HOSPITALS), expected)
+
+
+def hold_while_one_is_killed(
+    hospitals: Hospitals, victim: str, moment: float, whole_family: bool
+) -> None:
+    """A run during which a process is killed with all that it started, and started again."""
+    held = hospitals.held
+    shutil.rmtree(held.folder.operator.results, ignore_errors=True)
+    runner = held.trial.start(held.folder.operator.path / "run.sh")
+    time.sleep(moment)
+    process = hospitals.processes[victim]
+    assert runner.poll() is None, f"the run was over before {moment:.1f} s: kill earlier"
+    for number in [process.pid, *(descendants(process.pid) if whole_family else ())]:
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+    process.wait(10)
+    hospitals.processes[victim] = again(held, victim)
+    assert runner.wait(400) == 0, held.trial.read_log(held.folder.operator.path / "run.sh")[-3000:]
+    assert verdict_of(held.folder.operator.results) == hospitals.expected
+    whole_logs(held.folder, HOSPITALS)
+
+
+def again(held: Federation, victim: str) -> subprocess.Popen[bytes]:
+    if victim == "superlink":
+        return held.trial.start_superlink()
+    firm, _, what = victim.rpartition(" ")
+    return held.trial.start_desks(firm)[firm] if what == "desk" else held.trial.start_node(firm)
+
+
+def moments(count: int, kind: str, first: float, last: float) -> list[tuple[int, float]]:
+    """Random moments of a run, the same each time."""
+    draw = random.Random(kind)
+    return [(seed, draw.uniform(first, last)) for seed in range(count)]
+
+
+@pytest.mark.long
+@pytest.mark.flower
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("seed", "moment"), moments(10, "node", 6, 40))
+def test_a_node_killed_in_the_middle_comes_back_and_the_result_is_the_same(
+    hospitals: Hospitals, seed: int, moment: float
+) -> None:
+    hold_while_one_is_killed(hospitals, f"{HOSPITALS[seed % 2]} node", moment, seed % 3 > 0)
+
+
+@pytest.mark.long
+@pytest.mark.flower
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("seed", "moment"), moments(10, "superlink", 6, 40))
+def test_an_operator_killed_in_the_middle_goes_on_and_the_result_is_the_same(
+    hospitals: Hospitals, seed: int, moment: float
+) -> None:
+    hold_while_one_is_killed(hospitals, "superlink", moment, seed % 2 > 0)
+
+
+@pytest.mark.long
+@pytest.mark.flower
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("seed", "moment"), moments(4, "desk", 6, 40))
+def test_a_desk_killed_in_the_middle_comes_back_and_the_result_is_the_same(
+    hospitals: Hospitals, seed: int, moment: float
+) -> None:
+    hold_while_one_is_killed(hospitals, f"{HOSPITALS[seed % 2]} desk", moment, True)
