@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from flwr.app import Array as FlowerArray
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from parties.exchange import ExchangeError, Packed
+from parties.exchange.frames import read_frame, write_frame
 
-MOST_TOGETHER = 10_000
+FRAMES = "frames"
 
 
 def write_record(packed: Packed) -> RecordDict:
@@ -29,33 +32,50 @@ def read_record(record: RecordDict) -> Packed:
     )
 
 
-def write_records(tagged: Sequence[tuple[str, Packed]]) -> RecordDict:
-    """Several messages as one, each with its tag: "text", "arrays", "tag", then "text.1", ..."""
-    together = RecordDict()
-    for place, (tag, packed) in enumerate(tagged):
-        end = f".{place}" if place else ""
-        one = write_record(packed)
-        together[f"text{end}"], together[f"arrays{end}"] = one["text"], one["arrays"]
-        together[f"tag{end}"] = ConfigRecord({"tag": tag})
-    return together
+def write_records(tagged: Sequence[tuple[str, Packed]], framed: bool = False) -> RecordDict:
+    """Messages with their tags, as one.
+
+    Args:
+        framed: as one array of bytes, whatever their number: what Flower carries between machines
+            it carries tensor by tensor, with a request each. Needed for more than one.
+    """
+    if not framed:
+        ((tag, packed),) = tagged
+        record = write_record(packed)
+        record["tag"] = ConfigRecord({"tag": tag})
+        return record
+    frames = [write_frame(packed) for _, packed in tagged]
+    content = np.frombuffer(b"".join(frames), np.uint8)
+    about: dict[str, Any] = {"tags": [tag for tag, _ in tagged], "sizes": list(map(len, frames))}
+    return RecordDict(
+        {"about": ConfigRecord(about), FRAMES: ArrayRecord({FRAMES: FlowerArray(content)})}
+    )
 
 
-def read_records(together: RecordDict) -> list[tuple[str, Packed]]:
+def is_framed(record: RecordDict) -> bool:
+    """Whether messages came as one array of bytes: then the answers go back in that form."""
+    return FRAMES in record
+
+
+def read_records(record: RecordDict) -> list[tuple[str, Packed]]:
     """The reverse of `write_records`.
 
     Raises:
-        ExchangeError: a record is missing, or there are others.
+        ExchangeError: a record is missing, or is not what it says.
     """
-    count = len(together) // 3
-    ends = ["", *(f".{place}" for place in range(1, min(count, MOST_TOGETHER)))]
-    names = {f"{name}{end}" for end in ends for name in ("text", "arrays", "tag")}
-    if set(together) != names:
-        raise ExchangeError(
-            f"a message has the records {sorted(together)[:9]}; legal: text, arrays, tag, and the "
-            "same with .1, .2, ... of further messages"
-        )
-    read = []
-    for end in ends:
-        one = RecordDict({"text": together[f"text{end}"], "arrays": together[f"arrays{end}"]})
-        read.append((str(together.config_records[f"tag{end}"]["tag"]), read_record(one)))
-    return read
+    if not is_framed(record):
+        return [(str(record.config_records["tag"]["tag"]), read_record(record))]
+    about = record.config_records["about"]
+    content = record.array_records[FRAMES][FRAMES].numpy()
+    tags, sizes = about["tags"], about["sizes"]
+    if not isinstance(tags, list) or not isinstance(sizes, list) or len(tags) != len(sizes):
+        raise ExchangeError("messages in one frame need a tag and a size each.")
+    whole = [size for size in sizes if type(size) is int and size > 0]
+    if content.dtype != np.uint8 or content.ndim != 1 or sum(whole) != len(content):
+        raise ExchangeError(f"messages of {sizes[:9]} bytes do not make up {content.size}.")
+    ends = np.cumsum([0, *whole]).tolist()
+    data = content.tobytes()
+    if len(whole) != len(tags):
+        raise ExchangeError(f"messages have the sizes {sizes[:9]}; legal are whole numbers > 0.")
+    pairs = zip(tags, ends[:-1], ends[1:], strict=True)
+    return [(str(tag), read_frame(data[begin:end])) for tag, begin, end in pairs]

@@ -144,6 +144,23 @@ class Seals(Protocol):
 
 @final
 @dataclass(frozen=True)
+class Exchange:
+    """One message to each of several far firms, and what came back.
+
+    Args:
+        firms: that were asked; answered: that replied; questions: in all messages together.
+        kinds: of the questions; seconds: from the first message to the last reply.
+    """
+
+    firms: int
+    answered: int
+    questions: int
+    kinds: str
+    seconds: float
+
+
+@final
+@dataclass(frozen=True)
 class Apart:
     """What a deployment adds: firms are on machines of their own, and need not be believed.
 
@@ -152,12 +169,14 @@ class Apart:
         firm_of: the grid -> node id -> the firm whose key that node has.
         seals: how models that cross are signed.
         patience: when a firm is asked again.
+        noted: told of every exchange of messages.
     """
 
     study: str
     firm_of: Callable[[Grid], Mapping[int, str]]
     seals: Seals
     patience: Patience = field(default_factory=Patience)
+    noted: Callable[[Exchange], None] = lambda exchange: None
 
 
 class Transport:
@@ -324,9 +343,16 @@ class Transport:
                 self._audit(_sent(request, packed[id(request)], OPERATOR, name, session))
             key = tuple(map(id, requests))
             if key not in records:
-                records[key] = write_records([(self._tag(r), packed[id(r)]) for r in requests])
+                tagged = [(self._tag(request), packed[id(request)]) for request in requests]
+                records[key] = write_records(tagged, framed=self._apart is not None)
             make[name] = partial(Message, records[key], nodes[name], _verb(requests[0]))
+        begun = time.monotonic()
         replies = self._replies(make, {nodes[name]: name for name in make}, deadline)
+        if self._apart is not None and make:
+            everything = [request for requests in asked.values() for _, request in requests]
+            kinds = " ".join(sorted({type(request).__name__ for request in everything}))
+            took = time.monotonic() - begun
+            self._apart.noted(Exchange(len(make), len(replies), len(everything), kinds, took))
         return self._collect(replies, asked, questions)
 
     def _replies(
@@ -334,7 +360,9 @@ class Transport:
     ) -> list[tuple[str, Message]]:
         """Firms and what their nodes replied, by name; "" where nobody was asked."""
         if self._apart is not None:
-            return sorted(self._apart.patience.replies(self._grid, make, deadline).items())
+            nodes = {name: node for node, name in asked.items()}
+            questions = {name: (nodes[name], question) for name, question in make.items()}
+            return sorted(self._apart.patience.replies(self._grid, questions, deadline).items())
         wait = max(deadline - time.monotonic(), 0.1)
         messages = [question() for question in make.values()]
         replies = list(self._grid.send_and_receive(messages, timeout=wait)) if messages else []

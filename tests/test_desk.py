@@ -29,7 +29,6 @@ from parties.desk.agreement import Agreement
 from parties.desk.attached import Attached, DeskAwayError
 from parties.desk.audit import Audit, Line, read, verify
 from parties.desk.desk import Desk
-from parties.desk.frames import read_frame, write_frame
 from parties.desk.kept import Kept
 from parties.desk.policy import Policy
 from parties.desk.serving import serve
@@ -61,6 +60,7 @@ from parties.exchange import (
     pack,
     unpack,
 )
+from parties.exchange.frames import read_frame, write_frame
 from parties.memory import Memory
 from parties.reuse.signing import make_keys
 from parties.wire import read_record, write_record

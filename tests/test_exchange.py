@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord
+from flwr.app import Array as FlowerArray
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -19,6 +21,7 @@ from parties.exchange import (
     Dealt,
     DecisionRule,
     Declaration,
+    Enrol,
     ExchangeError,
     Fault,
     Keys,
@@ -43,7 +46,7 @@ from parties.exchange import (
     unpack,
 )
 from parties.exchange.masks import KEY, SEALED, SHARE
-from parties.wire import read_record, write_record
+from parties.wire import is_framed, read_record, read_records, write_record, write_records
 
 OPEN = Terms("full_sharing", models=True, predictions=True, rounds=2)
 CLOSED = Terms("no_sharing", models=False, predictions=False)
@@ -232,3 +235,54 @@ def test_a_rule_looks_up_the_action_of_its_signals() -> None:
     np.testing.assert_array_equal(both.act(own, rival), [0, 1, 1, 0])
     with pytest.raises(ExchangeError, match="needs the rival"):
         both.act(own, None)
+
+
+# ------------------------------------------------------------------------- many messages as one
+
+
+TAGGED = [("r/0//0/Enrol", pack(Enrol(0))), ("r/1//0/Offer", pack(Refusal("no")))]
+
+
+def test_many_messages_travel_as_one_array_and_come_back_with_their_tags() -> None:
+    arrays = {"w": np.arange(6.0).reshape(2, 3), "b": np.zeros(0, np.float32)}
+    tagged = [*TAGGED, ("r/2//1/Offer", pack(Trained(1, (0.5,), Weights(arrays, 1))))]
+    record = write_records(tagged, framed=True)
+    assert len(record.array_records["frames"]) == 1
+    told = read_records(record)
+    assert [tag for tag, _ in told] == [tag for tag, _ in tagged]
+    for (_, one), (_, two) in zip(told, tagged, strict=True):
+        assert pack(unpack(one)).text == two.text
+    assert np.array_equal(told[2][1].arrays["Trained.weights.arrays.w"], arrays["w"])
+    assert is_framed(record)
+    assert not is_framed(write_records(TAGGED[:1]))
+    assert read_records(write_records(TAGGED[:1])) == [TAGGED[0]]
+
+
+@pytest.mark.parametrize(
+    ("about", "says"),
+    [
+        ({"tags": ["a"]}, "a tag and a size each"),
+        ({"sizes": [1, 2]}, "do not make up"),
+        ({"sizes": [-5, 5]}, "do not make up"),
+        ({"sizes": ["a", "b"]}, "do not make up"),
+        ({"tags": ["a", "b", "c"]}, "a tag and a size each"),
+    ],
+)
+def test_a_bundle_that_is_not_what_it_says_is_refused(about: dict[str, Any], says: str) -> None:
+    record = write_records(TAGGED, framed=True)
+    facts = dict(record.config_records["about"])
+    record["about"] = ConfigRecord({**facts, **about})
+    with pytest.raises(ExchangeError, match=says):
+        read_records(record)
+
+
+@given(data=st.binary(max_size=300), cuts=st.lists(st.integers(0, 300), max_size=4))
+def test_no_bytes_in_a_bundle_do_more_than_be_refused(data: bytes, cuts: list[int]) -> None:
+    about: dict[str, Any] = {"tags": ["t"] * len(cuts), "sizes": cuts}
+    content = ArrayRecord({"frames": FlowerArray(np.frombuffer(data, np.uint8))})
+    record = RecordDict({"about": ConfigRecord(about), "frames": content})
+    try:
+        read = read_records(record)
+    except ExchangeError:
+        return
+    assert len(read) == len(cuts)

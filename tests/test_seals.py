@@ -47,7 +47,7 @@ from parties.memory import Memory
 from parties.privacy import SECRET, SEEDED
 from parties.reuse.signing import make_keys
 from parties.seals import SealedFirm, objection, put, put_on_keys
-from parties.wire import read_records
+from parties.wire import is_framed, read_records
 from server.app import server_app
 from server.intake import UnacceptableError
 from server.patience import Patience
@@ -418,7 +418,7 @@ class Lossy(OwnGrid):
         ids = []
         for message in messages:
             asked: list[Any] = [message]
-            if "text" in message.content:
+            if "tag" in message.content or is_framed(message.content):
                 asked = [unpack(packed) for _, packed in read_records(message.content)]
                 self.crossed += asked
             (key,) = self.inner.push_messages([message])
@@ -438,7 +438,7 @@ class Lossy(OwnGrid):
         asked = list(message_ids)
         replies = list(self.inner.pull_messages(asked))
         for reply in replies:
-            if "text" in reply.content:
+            if "tag" in reply.content or is_framed(reply.content):
                 self.crossed += [unpack(packed) for _, packed in read_records(reply.content)]
         return super().pull_messages(asked) + replies
 
@@ -620,7 +620,7 @@ def ask(grid: OwnGrid, nodes: Iterable[int], wait_s: float) -> tuple[dict[str, M
         return lambda: Message(RecordDict(), node, "query")
 
     begun = time.monotonic()
-    found = QUICK.replies(grid, {str(n): question(n) for n in nodes}, begun + wait_s)
+    found = QUICK.replies(grid, {str(n): (n, question(n)) for n in nodes}, begun + wait_s)
     return found, time.monotonic() - begun
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
-from parties.desk.frames import READY, read_frame, receive, send, write_frame
+from parties.desk.frames import READY, receive, send
 from parties.exchange import Answer, ExchangeError, FedpactError, Request, pack, unpack
+from parties.exchange.frames import read_frame, write_frame
 from parties.memory import Memory
 
 KNOCK_S = 0.1  # between two attempts to reach a desk that is not there yet

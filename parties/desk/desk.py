@@ -10,7 +10,6 @@ from typing import final
 from parties.answering import Answering
 from parties.desk.agreement import Agreement
 from parties.desk.audit import NOTED, RECEIVED, REFUSED, SENT, Audit, Entry
-from parties.desk.frames import read_frame, write_frame
 from parties.desk.kept import Kept
 from parties.desk.policy import Policy
 from parties.exchange import (
@@ -24,6 +23,7 @@ from parties.exchange import (
     pack,
     unpack,
 )
+from parties.exchange.frames import read_frame, write_frame
 from parties.files import digest
 from parties.memory import Memory
 from parties.seals import OPERATOR

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -12,8 +16,10 @@ from flwr.serverapp import Grid
 from parties.exchange import Advertised, Answer, Enrol, Keys, Offer, Request, Trained
 from parties.seals import OPERATOR, models_of, objection, objection_to_keys, put
 from server.intake import UnacceptableError
-from server.transport import Apart
+from server.transport import Apart, Exchange
 from simulations.deploy.layout import OperatorFolder
+
+EXCHANGES = "exchanges.csv"
 
 
 def apart_of(folder: Path, study: str) -> Apart:
@@ -25,7 +31,35 @@ def apart_of(folder: Path, study: str) -> Apart:
     """
     operator = OperatorFolder(folder.parent)
     seals = OperatorSeals(study, operator.signing_key, pinned(operator.keys))
-    return Apart(study, firm_of, seals)
+    return Apart(study, firm_of, seals, noted=partial(note_exchange, folder))
+
+
+def note_exchange(folder: Path, exchange: Exchange) -> None:
+    """A line of exchanges.csv."""
+    path = folder / EXCHANGES
+    begun = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, [f.name for f in dataclasses.fields(Exchange)])
+        if begun:
+            table.writeheader()
+        table.writerow(dataclasses.asdict(exchange) | {"seconds": f"{exchange.seconds:.3f}"})
+
+
+def exchange_lines(folder: Path) -> list[str]:
+    """What the exchanges of a run took, for the screen."""
+    try:
+        with (folder / EXCHANGES).open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except OSError:
+        return []
+    took = sorted(float(row["seconds"]) for row in rows)
+    if not took:
+        return []
+    questions = sum(int(row["questions"]) for row in rows)
+    return [
+        f"Network  {len(took)} exchanges with the firms, {questions} questions; an exchange took "
+        f"{statistics.median(took):.1f} s [{took[0]:.1f} to {took[-1]:.1f}] (exchanges.csv)"
+    ]
 
 
 def pinned(keys: Path) -> dict[str, str]:

@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 
 from parties.exchange import FedpactError
 from simulations.build import sha256
+from simulations.deploy.apart import exchange_lines
 from simulations.deploy.layout import OperatorFolder, find_operator, read_study
 from simulations.engines import EngineError
 from simulations.engines.config_keys import FOLDER
@@ -217,4 +218,5 @@ def _print(verdict: dict[str, Any], folder: RunFolder, form: str, spent: float) 
         terminal.print_json(folder, "verdict.json")
     else:
         terminal.print_verdict(verdict, folder, spent)
+        terminal.print_lines(exchange_lines(folder.path))
     terminal.print_folder(folder.path.resolve())
