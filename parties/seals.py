@@ -3,6 +3,10 @@
 A firm signs the model that it trained. The operator, through whom all passes, forwards it as it is
 or combines it with others and signs what it publishes. So a firm knows whose model it trains from,
 and nobody can give another's model for its own.
+
+Where models are added up under masks (`parties.masking`), a firm signs the public keys that it
+draws for a round, and deals shares to firms only whose keys are signed: an operator cannot take the
+place of one.
 """
 
 from __future__ import annotations
@@ -15,9 +19,13 @@ from typing import final
 
 from parties.answering import Answering
 from parties.exchange import (
+    Advertised,
     Answer,
+    Array,
+    Deal,
     Enrol,
     FedpactError,
+    Keys,
     Measure,
     Offer,
     Play,
@@ -80,6 +88,49 @@ def _signed(
     return b"fedpact model\n" + json.dumps(about).encode()
 
 
+def put_on_keys(
+    told: Advertised, study: str, step: Keys | Deal, signer: str, secret: Path
+) -> Advertised:
+    """What a firm advertises for a masked round, with its signature.
+
+    Args:
+        study: sha256 of the study; step: names the round.
+        secret: file of the firm's private key.
+    """
+    return replace(told, signature=sign(_signed_keys(told.keys, study, step, signer), secret).hex())
+
+
+def objection_to_keys(
+    drawn: Array,
+    signature: str,
+    signer: str,
+    study: str,
+    step: Keys | Deal,
+    keys: Mapping[str, str],
+) -> str:
+    """Why a firm's keys for a masked round are not known to be its own, or "".
+
+    Args:
+        drawn: the firm's keys for the round, (2, 32); signature: hex, "" where there is none.
+        study: sha256 of the study; step: names the round.
+        keys: signer -> its pinned public key.
+    """
+    if signer not in keys:
+        return f"there are keys for masks of {signer!r}, whose own key is not pinned"
+    if not signature:
+        return f"the keys of {signer} are not signed"
+    content = _signed_keys(drawn, study, step, signer)
+    if not is_signed(content, bytes.fromhex(signature), signer, keys):
+        return f"the signature of {signer} is not of these keys, study, contract, seed and round"
+    return ""
+
+
+def _signed_keys(drawn: Array, study: str, step: Keys | Deal, signer: str) -> bytes:
+    """What is signed. (Not the number of examples: the other firms are not told it.)"""
+    place = [study, step.terms.contract, step.seed, step.round]
+    return b"fedpact keys\n" + json.dumps([*place, signer, drawn.tobytes().hex()]).encode()
+
+
 def models_of(request: Request) -> dict[str, Weights]:
     """Field -> model that a request carries."""
     fields = {Offer: ("model",), Serve: ("model",), Measure: ("model", "last")}
@@ -91,7 +142,7 @@ def models_of(request: Request) -> dict[str, Weights]:
 @final
 @dataclass(frozen=True)
 class SealedFirm:
-    """A firm that signs every model that it sends, and takes none that is not signed.
+    """A firm that signs the models and mask keys that it sends, and takes none that are unsigned.
 
     Args:
         firm: answers; name: its own.
@@ -115,17 +166,33 @@ class SealedFirm:
 
     def answer(self, request: Request, memory: Memory) -> Answer:
         """The firm's answer, signed; a refusal where a model's signature does not hold."""
-        if not isinstance(request, Enrol):
-            contract, seed = request.terms.contract, request.seed
-            for field, model in models_of(request).items():
-                others = {k: v for k, v in self.keys.items() if k != OPERATOR}
-                keys = others if field == "rival_model" else self.keys
-                problem = objection(model, self.study, contract, seed, keys)
-                if problem:
-                    return Refusal(f"{self.name} takes signed models only: {problem}")
+        objection = self._objection(request)
+        if objection:
+            return Refusal(f"{self.name} takes signed {objection}")
         answer = self.firm.answer(request, memory)
         if isinstance(answer, Trained) and answer.weights is not None:
             assert isinstance(request, Offer)
             where = (self.study, request.terms.contract, request.seed, request.round)
             return replace(answer, weights=put(answer.weights, *where, self.name, self.secret))
+        if isinstance(answer, Advertised):
+            assert isinstance(request, Keys)
+            return put_on_keys(answer, self.study, request, self.name, self.secret)
         return answer
+
+    def _objection(self, request: Request) -> str:
+        if isinstance(request, Enrol):
+            return ""
+        firms = {name: key for name, key in self.keys.items() if name != OPERATOR}
+        for field, model in models_of(request).items():
+            keys = firms if field == "rival_model" else self.keys
+            problem = objection(model, self.study, request.terms.contract, request.seed, keys)
+            if problem:
+                return f"models only: {problem}"
+        if isinstance(request, Deal):
+            # Its own it knows; the later steps have to name the keys that it dealt to.
+            for name in sorted(request.keys.keys() - {self.name}):
+                drawn, signature = request.keys[name], request.signatures.get(name, "")
+                problem = objection_to_keys(drawn, signature, name, self.study, request, firms)
+                if problem:
+                    return f"mask keys only: {problem}"
+        return ""

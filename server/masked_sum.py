@@ -90,7 +90,8 @@ def _add_up(
     _check(keys, FEWEST_MASKED, "have keys")
     needed = threshold(len(keys))
 
-    dealt = _told(found, ask, dict.fromkeys(keys, Deal(*place, keys)), Dealt)
+    signatures = {name: told[name].signature for name in keys if told[name].signature}
+    dealt = _told(found, ask, dict.fromkeys(keys, Deal(*place, keys, signatures)), Dealt)
     _check(dealt, needed, "dealt shares")
     total = sum(examples[name] for name in dealt)
     maskings = {name: Masking(total, keys, _sent_to(name, dealt)) for name in dealt}

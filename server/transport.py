@@ -138,7 +138,7 @@ class Seals(Protocol):
         ...
 
     def check(self, request: Request, answer: Answer, name: str) -> None:
-        """Raises an UnacceptableError where a firm's model is not signed by it."""
+        """Raises an UnacceptableError where a firm's model or mask keys are not signed by it."""
         ...
 
 

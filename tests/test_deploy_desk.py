@@ -10,9 +10,11 @@ import pytest
 
 from parties.desk.policy import Policy
 from parties.exchange import (
+    Deal,
     Declaration,
     Enrol,
     FedpactError,
+    Keys,
     Measure,
     Offer,
     Query,
@@ -22,6 +24,7 @@ from parties.exchange import (
     Serve,
     Settle,
     Trained,
+    Unmask,
     unpack,
 )
 from simulations.build import sha256
@@ -134,6 +137,10 @@ STUDIES: dict[str, tuple[tuple[str, ...], set[type[Request]]]] = {
     "fedref": (
         (*SMALL_HEART, "strategy=fedref", "strategy.mode=pull", "strategy.precision=diagonal"),
         {Offer, Measure},
+    ),
+    "masks": (
+        (*SMALL_HEART, "contract.train_sharing.secure=true"),
+        {Keys, Deal, Offer, Unmask, Measure},
     ),
     "donor": (DONOR, {Offer, Measure}),
     "watched": ((*SMALL_HEART, "study.watch=true"), {Offer, Measure}),

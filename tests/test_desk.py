@@ -35,11 +35,13 @@ from parties.desk.serving import serve
 from parties.exchange import (
     Answer,
     Array,
+    Deal,
     Declaration,
     Enrol,
     ExchangeError,
     Fault,
     FedpactError,
+    Keys,
     Measure,
     Offer,
     Packed,
@@ -53,6 +55,7 @@ from parties.exchange import (
     Settled,
     Terms,
     Trained,
+    Unmask,
     Weights,
     pack,
     unpack,
@@ -61,14 +64,23 @@ from parties.exchange.frames import read_frame, write_frame
 from parties.memory import Memory
 from parties.reuse.signing import make_keys
 from parties.wire import read_record, write_record
+from simulations.deploy.desk import firm_of
+from simulations.deploy.firm_file import FirmFile
+from simulations.deploy.layout import FirmFolder
 from simulations.engines.grid import InlineGrid, contexts_of
+from tests.checks import SMALL_HEART, plain
 from tests.desk_process import desk_of
-from tests.test_exchange import MESSAGES
+from tests.test_exchange import MASKING, MESSAGES, PAIRS
 
 ALONE = Terms("no_sharing", models=False, predictions=False)
 MODELS = Terms("train_sharing", models=True, predictions=False, rounds=3)
 BOTH = Terms("full_sharing", models=True, predictions=True, rounds=3)
-AGREED = Agreement("", {t.contract: t for t in (ALONE, MODELS, BOTH)}, (0, 1), most_epochs=2)
+HIDDEN = Terms("hidden_sharing", models=True, predictions=False, rounds=3, secure=True)
+NOISE = {"update_epsilon": 2.0, "update_delta": 1e-5, "update_clip": 1.0}
+NOISY = Terms("noisy_sharing", True, True, 3, prediction_epsilon=4.0, **NOISE)
+AGREED = Agreement(
+    "", {t.contract: t for t in (ALONE, MODELS, BOTH, HIDDEN, NOISY)}, (0, 1), most_epochs=2
+)
 ENROL = "run/0//0/Enrol"
 
 
@@ -342,6 +354,51 @@ HOSTILE: dict[str, tuple[Request, str, dict[str, Any], str]] = {
         "policy.tells",
     ),
     "a large answer": (offer(), "run/x", {"most_bytes": 1500}, "policy.most_bytes"),
+    "models without masks": (offer(), "run/x", {"masks_only": True}, "policy.masks_only"),
+    "models without noise": (
+        offer(terms=MODELS),
+        "run/x",
+        {"most_epsilon": 99},
+        "policy.most_epsilon",
+    ),
+    "predictions without the noise that was agreed": (
+        Query(replace(NOISY, prediction_epsilon=0.0), 0, "contested"),
+        "run/x",
+        {},
+        "not those",
+    ),
+    "less noise than the policy wants": (
+        offer(terms=NOISY),
+        "run/x",
+        {"most_epsilon": 3.9},
+        "policy.most_epsilon",
+    ),
+    "masks that were not agreed": (
+        Keys(replace(BOTH, secure=True), 0, 0),
+        "run/x",
+        {},
+        "not those",
+    ),
+    "no masks where they were agreed": (
+        offer(terms=replace(HIDDEN, secure=False)),
+        "run/x",
+        {},
+        "not those",
+    ),
+    "keys of a round beyond": (Keys(HIDDEN, 0, 3), "run/x", {}, "fewer rounds"),
+    "shares of a round beyond": (Deal(HIDDEN, 0, 3, PAIRS), "run/x", {}, "fewer rounds"),
+    "a masked model of a round beyond": (
+        offer(3, HIDDEN, masking=MASKING),
+        "run/x",
+        {},
+        "fewer rounds",
+    ),
+    "masks of a round beyond": (
+        Unmask(HIDDEN, 0, 3, MASKING, ("a", "b")),
+        "run/x",
+        {},
+        "fewer rounds",
+    ),
 }
 
 
@@ -370,6 +427,66 @@ def test_the_same_question_is_answered_where_nothing_forbids_it(tmp_path: Path) 
     desk.answer(Enrol(0), ENROL)
     asked = offer(2, epochs=2, precision=True, card=True)
     assert isinstance(desk.answer(asked, "run/x"), Trained)
+
+
+@pytest.mark.parametrize(
+    ("terms", "policy"),
+    [
+        (NOISY, {"most_epsilon": 4}),
+        (HIDDEN, {"masks_only": True}),
+        (ALONE, {"most_epsilon": 0.1, "masks_only": True}),
+    ],
+)
+def test_a_contract_is_kept_that_hides_as_much_as_the_policy_wants(
+    terms: Terms, policy: dict[str, Any]
+) -> None:
+    masking = MASKING if terms.secure else None
+    assert Policy(**policy).objection(offer(0, terms, masking=masking)) == ""
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Keys(HIDDEN, 0, 2),
+        Deal(HIDDEN, 0, 2, PAIRS),
+        offer(2, HIDDEN, epochs=2, masking=MASKING),
+        Unmask(HIDDEN, 0, 2, MASKING, ("a", "b")),
+    ],
+    ids=lambda step: type(step).__name__,
+)
+def test_all_steps_of_a_masked_round_are_agreed_with_the_contract(step: Request) -> None:
+    assert AGREED.objection(step) == ""
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_a_message_that_says_otherwise_of_its_masks_reaches_nobody(
+    secure: bool, tmp_path: Path
+) -> None:
+    firm = Clerk()
+    desk = desk_in(tmp_path, firm)
+    desk.answer(Enrol(0), ENROL)
+    honest = (
+        offer(0, HIDDEN, masking=MASKING) if secure else offer(0, replace(HIDDEN, secure=False))
+    )
+    packed = pack(honest)
+    words = ('"secure": true', '"secure": false')
+    text = packed.text.replace(*(words if secure else reversed(words)))
+    assert text != packed.text
+    told = desk.reply(write_frame(replace(packed, text=text)), "run/x")
+    assert unpack(read_frame(told)) == Fault("ExchangeError")
+    assert len(firm.asked) == 1
+
+
+def test_a_firm_with_a_desk_draws_its_noise_and_masks_from_the_operating_system(
+    tmp_path: Path,
+) -> None:
+    config = plain(*SMALL_HEART)
+    firm = firm_of(config, FirmFile("hungary"), FirmFolder(tmp_path))
+    assert firm.secrets == "secret"
+    asked = Keys(Terms("train_sharing", True, False, 2, secure=True), 0, 0)
+    keys = [pack(firm.answer(asked, Memory())).arrays for _ in range(2)]
+    assert [len(arrays) for arrays in keys] == [1, 1]
+    assert len({array.tobytes() for arrays in keys for array in arrays.values()}) == 2
 
 
 def test_a_policy_that_was_tightened_holds_for_answers_given_before(tmp_path: Path) -> None:
@@ -413,6 +530,10 @@ def test_what_is_no_question_is_refused_and_written_down(frame: bytes, tmp_path:
         ({"validation_outcomes": "no"}, "true and false"),
         ({"most_rounds": True}, "whole number >= 0"),
         ({"most_bytes": 0}, "whole number >= 1"),
+        ({"most_epsilon": 0}, "number > 0"),
+        ({"most_epsilon": True}, "number > 0"),
+        ({"most_epsilon": float("inf")}, "number > 0"),
+        ({"masks_only": None}, "true and false"),
     ],
 )
 def test_a_policy_that_says_nothing_legal_is_explained(fields: dict[str, Any], legal: str) -> None:

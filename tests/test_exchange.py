@@ -74,6 +74,8 @@ MESSAGES = [
     Keys(SECURE, 0, 1),
     Advertised(5, PAIRS["a"]),
     Deal(SECURE, 0, 1, PAIRS),
+    Advertised(5, PAIRS["a"], "5" * 128),
+    Deal(SECURE, 0, 1, PAIRS, {"a": "5" * 128}),
     Dealt(BOXES),
     Offer(SECURE, 1, 0, 2, masking=MASKING),
     Trained(5, (0.5,), masked=MASKED),

@@ -214,6 +214,9 @@ class Consortium:
                 return Trained(model.examples, (0.5,), masked=masked)
         return masker.unmask(asked, memory)
 
+    def check(self, name: str, asked: Request, told: Answer) -> None:
+        """What the operator checks of an answer besides (`server.intake.accept`)."""
+
     def ask(self, requests: Mapping[str, Request], minimum: int | None = None) -> Answers:
         answers = Answers()
         self.steps += 1
@@ -229,6 +232,7 @@ class Consortium:
             model = self.models[name]
             known = Declaration(name, model.examples, 0, 0, 0, SHAPES, ("w",))
             try:
+                self.check(name, asked, told)
                 answers.usable[name] = accept(asked, told, known, LIMITS)
             except UnacceptableError as fault:
                 answers.faulty[name] = str(fault)
@@ -471,10 +475,52 @@ def test_in_a_deployment_secrets_are_drawn_anew_and_forgotten_ones_end_the_round
     consortium = Consortium(models(4))
     consortium.hold()
     asked = last(consortium, "firm_0", Unmask)
-    consortium.answer("firm_0", Keys(TERMS, 0, 0))
+    drawn = {asked.masking.keys["firm_0"].tobytes()}
+    for _ in range(3):  # held again: old secrets are of use until as many new ones are dealt
+        assert isinstance(consortium.answer("firm_0", asked), Shares)
+        consortium.hold()
+        keys = last(consortium, "firm_0", Unmask).masking.keys
+        drawn.add(keys["firm_0"].tobytes())
+    assert len(drawn) == 4
     assert "not its own" in refusal(consortium, "firm_0", asked)
     consortium.memories["firm_0"] = Memory()
     assert "drew no secrets" in refusal(consortium, "firm_0", asked)
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_messages_that_come_twice_and_late_break_no_round(private: bool) -> None:
+    once, twice = Consortium(models(4), private=private), Consortium(models(4), private=private)
+    answer, said = twice.answer, list[tuple[str, Request]]()
+
+    def again(name: str, asked: Any) -> Answer:
+        """The first answer to a message that came twice, after all that went before came again."""
+        for old_name, old in said[-12:]:
+            answer(old_name, old)
+        first, second = answer(name, asked), answer(name, asked)
+        assert arrays(second) == arrays(first)
+        said.append((name, asked))
+        return first
+
+    twice.answer = again  # type: ignore[method-assign]
+    for turn in range(3):
+        (answers, found), (_, expected) = twice.hold(turn), once.hold(turn)
+        assert not {**answers.refused, **answers.faulty}
+        assert found is not None
+        assert expected is not None
+        assert found.arrays["w"].tobytes() == expected.arrays["w"].tobytes()
+
+
+def test_a_firm_masks_nothing_for_firms_that_it_has_dealt_no_shares_to() -> None:
+    consortium = Consortium(models(4))
+    consortium.hold()
+    asked = last(consortium, "firm_0", Offer)
+    own = consortium.answer("firm_0", Keys(TERMS, 0, 0))
+    assert isinstance(own, Advertised)
+    keys = {**asked.masking.keys, "firm_0": own.keys}
+    undealt = replace(asked, masking=replace(asked.masking, keys=keys))
+    assert "has dealt no shares" in refusal(consortium, "firm_0", undealt)
+    assert isinstance(consortium.answer("firm_0", Deal(TERMS, 0, 0, keys)), Dealt)
+    assert isinstance(consortium.answer("firm_0", undealt), Trained)
 
 
 def test_in_a_simulation_a_firm_without_its_memory_answers_the_same() -> None:

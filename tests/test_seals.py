@@ -18,24 +18,35 @@ from hypothesis import strategies as st
 
 from parties.answering import Answering
 from parties.app import client_app
+from parties.desk.audit import Audit
+from parties.desk.desk import Desk
+from parties.desk.kept import Kept
+from parties.desk.policy import Policy
 from parties.exchange import (
     Actions,
+    Advertised,
     Answer,
     Array,
+    Deal,
     ExchangeError,
     FedpactError,
+    Keys,
     Offer,
     Play,
     Refusal,
     Request,
+    Shares,
     Terms,
     Trained,
+    Unmask,
     Weights,
     unpack,
 )
+from parties.masking.keys import public
 from parties.memory import Memory
+from parties.privacy import SECRET, SEEDED
 from parties.reuse.signing import make_keys
-from parties.seals import SealedFirm, objection, put
+from parties.seals import SealedFirm, objection, put, put_on_keys
 from parties.wire import is_framed, read_records
 from server.app import server_app
 from server.intake import UnacceptableError
@@ -43,6 +54,7 @@ from server.patience import Patience
 from server.transport import Apart
 from simulations.conclude import conclude
 from simulations.deploy.apart import OperatorSeals, pinned
+from simulations.deploy.desk import agreement
 from simulations.engines import apps
 from simulations.engines.grid import InlineGrid, OwnGrid, fault_reply, server_context
 from simulations.results import RunFolder
@@ -56,6 +68,7 @@ from tests.checks import (
     plain,
     run_config,
 )
+from tests.test_masking import Consortium, models
 
 STUDY = "5" * 64
 TERMS = Terms("train_sharing", models=True, predictions=False, rounds=3)
@@ -187,15 +200,211 @@ def test_the_operator_takes_no_model_that_its_firm_has_not_signed_for_this_round
         seals.check(offer, Trained(5, (0.5,), model()), "alpha")
 
 
+# --------------------------------------------------------------------------------- keys of masks
+
+
+HOSPITALS = ("cleveland", "hungary", "switzerland", "va_long_beach")
+
+
+class Hospitals(Consortium):
+    """Hospitals that sign the keys of their masks, and an operator that may change what it asks."""
+
+    def __init__(
+        self, keys: Path, change: Callable[[Any, dict[str, Any]], Any] = lambda asked, seen: asked
+    ) -> None:
+        held = dict(zip(HOSPITALS, models(4).values(), strict=True))
+        super().__init__(held)
+        known, self.changes, self.seen = pinned(keys), change, dict[str, Any]()
+        self.seals = OperatorSeals(STUDY, keys / "operator.key", known)
+        self.firms = {
+            name: SealedFirm(Hospital(self, name), name, keys / f"{name}.key", known, STUDY)
+            for name in held
+        }
+
+    def answer(self, name: str, asked: Any) -> Answer:
+        return self.firms[name].answer(self.changes(asked, self.seen), self.memories[name])
+
+    def check(self, name: str, asked: Request, told: Answer) -> None:
+        self.seals.check(asked, told, name)
+
+
+class Hospital:
+    """One of them, behind its seal."""
+
+    def __init__(self, all_of_them: Hospitals, name: str) -> None:
+        self.all, self.name = all_of_them, name
+
+    def answer(self, request: Request, memory: Memory) -> Answer:
+        return Consortium.answer(self.all, self.name, request)
+
+
+def own_keys(number: int) -> Array:
+    """Keys whose secrets the operator knows."""
+    both = (public(bytes([number, place]) * 16) for place in range(2))
+    return np.stack([np.frombuffer(key, np.uint8) for key in both])
+
+
+def test_hospitals_that_sign_their_keys_come_to_the_same_sum(keys: Path) -> None:
+    signed, unsigned = Hospitals(keys), Consortium(Hospitals(keys).models)
+    for turn in range(2):
+        (answers, found), (_, expected) = signed.hold(turn), unsigned.hold(turn)
+        assert set(answers.usable) == set(HOSPITALS)
+        assert found is not None
+        assert expected is not None
+        assert found.arrays["w"].tobytes() == expected.arrays["w"].tobytes()
+    dealt = next(asked for _, asked, _ in signed.log if isinstance(asked, Deal))
+    assert set(dealt.signatures) == set(HOSPITALS)
+    plain_deal = next(asked for _, asked, _ in unsigned.log if isinstance(asked, Deal))
+    assert plain_deal.signatures == {}
+
+
+def swapped(asked: Any, seen: dict[str, Any]) -> Any:
+    if not isinstance(asked, Deal):
+        return asked
+    return replace(asked, keys={**asked.keys, "hungary": own_keys(1)})
+
+
+def unsigned(asked: Any, seen: dict[str, Any]) -> Any:
+    return replace(asked, signatures={}) if isinstance(asked, Deal) else asked
+
+
+def replayed(asked: Any, seen: dict[str, Any]) -> Any:
+    """In a later round, what Hungary signed in the first."""
+    if not isinstance(asked, Deal):
+        return asked
+    first = seen.setdefault("first", asked)
+    old = {"hungary": first.keys["hungary"]}
+    signatures = {**asked.signatures, "hungary": first.signatures["hungary"]}
+    return replace(asked, keys={**asked.keys, **old}, signatures=signatures)
+
+
+NOT_OF = "the signature of hungary is not of these keys, study, contract, seed and round"
+
+
+@pytest.mark.parametrize(
+    ("change", "turns", "reason"),
+    [
+        (swapped, 1, NOT_OF),
+        (unsigned, 1, "are not signed"),
+        (replayed, 2, NOT_OF),
+    ],
+)
+def test_an_operator_cannot_take_a_hospitals_place_among_the_masks(
+    change: Callable[[Any, dict[str, Any]], Any], turns: int, reason: str, keys: Path
+) -> None:
+    hospitals = Hospitals(keys, change)
+    for turn in range(turns):
+        answers, found = hospitals.hold(turn)
+    assert found is None
+    told = [why for name, why in answers.refused.items() if name != "hungary"]
+    assert len(told) == 3
+    assert all("takes signed mask keys only" in why and reason in why for why in told)
+    undone = {a.round for _, a, t in hospitals.log if isinstance(t, Shares)}
+    assert undone == set(range(turns - 1))  # the rounds before, and not this one
+
+
+def test_keys_are_of_one_study_contract_seed_round_and_hospital(keys: Path) -> None:
+    hospitals = Hospitals(keys)
+    hospitals.hold()
+    (asked,) = {id(a): a for _, a, _ in hospitals.log if isinstance(a, Deal)}.values()
+    firm, memory = hospitals.firms["cleveland"], hospitals.memories["cleveland"]
+    assert not isinstance(firm.answer(asked, memory), Refusal)
+    full = replace(asked.terms, contract="hidden_sharing")
+    two = {"hungary": "switzerland", "switzerland": "hungary"}
+    turned = {two.get(name, name): signature for name, signature in asked.signatures.items()}
+    for other in (
+        replace(asked, round=1),
+        replace(asked, seed=1),
+        replace(asked, terms=full),
+        replace(asked, signatures=turned),
+    ):
+        told = firm.answer(other, memory)
+        assert isinstance(told, Refusal)
+        assert NOT_OF in told.reason
+    elsewhere = replace(firm, study="6" * 64).answer(asked, memory)
+    assert isinstance(elsewhere, Refusal)
+    assert NOT_OF in elsewhere.reason
+
+
+@pytest.mark.parametrize("name", ["operator", "mallory"])
+def test_an_operator_cannot_invent_a_firm(name: str, keys: Path) -> None:
+    def invented(asked: Any, seen: dict[str, Any]) -> Any:
+        if not isinstance(asked, Deal):
+            return asked
+        drawn = Advertised(5, own_keys(1))
+        told = put_on_keys(drawn, STUDY, asked, name, keys / "operator.key")
+        return replace(
+            asked,
+            keys={**asked.keys, name: told.keys},
+            signatures={**asked.signatures, name: told.signature},
+        )
+
+    answers, found = Hospitals(keys, invented).hold()
+    assert found is None
+    assert set(answers.refused) == set(HOSPITALS)
+    assert all(f"{name!r}, whose own key is not pinned" in why for why in answers.refused.values())
+
+
+@pytest.mark.parametrize("step", [Offer, Unmask])
+def test_no_keys_can_be_swapped_once_shares_are_dealt(step: type, keys: Path) -> None:
+    def later(asked: Any, seen: dict[str, Any]) -> Any:
+        if not isinstance(asked, step):
+            return asked
+        masking = asked.masking
+        swap = {**masking.keys, "hungary": own_keys(1)}
+        return replace(asked, masking=replace(masking, keys=swap))
+
+    hospitals = Hospitals(keys, later)
+    hospitals.hold()
+    told = {name: t for name, a, t in hospitals.log if isinstance(a, step)}
+    assert set(told) == set(HOSPITALS)
+    for name, answer in told.items():
+        assert isinstance(answer, Refusal)
+        own = name == "hungary"
+        assert ("are not its own" if own else "firms of a round changed") in answer.reason
+
+
+def test_a_hospital_whose_keys_are_not_signed_is_left_out_and_the_rest_go_on(keys: Path) -> None:
+    hospitals = Hospitals(keys)
+    seals, opening = hospitals.seals, Keys(replace(TERMS, secure=True), 0, 0)
+    bare = Advertised(5, own_keys(1))
+    with pytest.raises(UnacceptableError, match="the keys of hungary are not signed"):
+        seals.check(opening, bare, "hungary")
+    signed = put_on_keys(bare, STUDY, opening, "hungary", keys / "hungary.key")
+    seals.check(opening, signed, "hungary")
+    with pytest.raises(UnacceptableError, match="is not of these keys"):
+        seals.check(replace(opening, round=1), signed, "hungary")
+    with pytest.raises(UnacceptableError, match="is not of these keys"):
+        seals.check(opening, signed, "cleveland")
+    forged = replace(hospitals.firms["hungary"], secret=keys / "cleveland.key")
+    hospitals.firms["hungary"] = forged
+    answers, found = hospitals.hold()
+    assert found is not None
+    assert set(answers.usable) == set(HOSPITALS) - {"hungary"}
+    assert NOT_OF in answers.faulty["hungary"]
+
+
 # ------------------------------------------------------------- whole studies, by the deployed apps
 
 
 class Lossy(OwnGrid):
-    """A grid that loses some of the first messages and breaks some replies, and notes the rest."""
+    """A grid that loses some of the first messages and breaks some replies, and notes the rest.
 
-    def __init__(self, inner: OwnGrid, names: dict[int, str], lost: int, broken: int) -> None:
+    Args:
+        kinds: it loses and breaks so many of each of these only.
+    """
+
+    def __init__(
+        self,
+        inner: OwnGrid,
+        names: dict[int, str],
+        lost: int,
+        broken: int,
+        kinds: tuple[type, ...] = (object,),
+    ) -> None:
         super().__init__(inner.get_node_ids())
-        self.inner, self.names, self.left = inner, names, {"lost": lost, "broken": broken}
+        self.inner, self.names = inner, names
+        self.left = {kind: {"lost": lost, "broken": broken} for kind in kinds}
         self.crossed: list[Any] = []
 
     def get_nodes(self) -> list[Any]:
@@ -208,15 +417,19 @@ class Lossy(OwnGrid):
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         ids = []
         for message in messages:
+            asked: list[Any] = [message]
             if "tag" in message.content or is_framed(message.content):
-                self.crossed += [unpack(packed) for _, packed in read_records(message.content)]
+                asked = [unpack(packed) for _, packed in read_records(message.content)]
+                self.crossed += asked
             (key,) = self.inner.push_messages([message])
             ids.append(key)
-            if self.left["lost"] and len(ids) % 2:
-                self.left["lost"] -= 1
+            here = (kind for kind in self.left if any(isinstance(m, kind) for m in asked))
+            left = self.left.get(next(here, type(None)), {"lost": 0, "broken": 0})
+            if left["lost"] and len(ids) % 2:
+                left["lost"] -= 1
                 list(self.inner.pull_messages([key]))
-            elif self.left["broken"]:
-                self.left["broken"] -= 1
+            elif left["broken"]:
+                left["broken"] -= 1
                 list(self.inner.pull_messages([key]))
                 self._replies[key] = fault_reply(message, "its node was lost")
         return ids
@@ -247,18 +460,57 @@ def apart(keys: Path, names: dict[int, str], patience: Patience = QUICK) -> Apar
     return Apart(STUDY, firm_of, seals, patience)
 
 
+class AtDesk:
+    """The way to a desk in this process."""
+
+    def __init__(self, desk: Desk, tag: str = "") -> None:
+        self.desk, self.tag = desk, tag
+
+    def under(self, tag: str) -> AtDesk:
+        return AtDesk(self.desk, tag)
+
+    def answer(self, request: Request, memory: Memory) -> Answer:
+        return self.desk.answer(request, self.tag)
+
+
 def deployed(
-    folder: Path, keys: Path, *overrides: str, lost: int = 0, broken: int = 0, swap: bool = False
+    folder: Path,
+    keys: Path,
+    *overrides: str,
+    lost: int = 0,
+    broken: int = 0,
+    swap: bool = False,
+    secrets: str = SEEDED,
+    desks: bool = False,
+    kinds: tuple[type, ...] = (object,),
 ) -> tuple[dict[str, Any], list[Any]]:
-    """A study held by the apps of a deployment, firms in this process."""
+    """A study held by the apps of a deployment, firms in this process.
+
+    Args:
+        lost, broken: how many messages do not come through, of each of these kinds.
+        swap: nodes have each other's keys.
+        secrets: where the firms' come from; desks: they answer at desks.
+    """
     config = run_config(folder, *overrides)
     names = dict(zip(contexts(config), firms_of(config), strict=True))
+    at_desks = dict[str, AtDesk]()
 
     def firm(context: Context) -> Answering:
         name = str(context.node_config[apps.PARTY])
-        return SealedFirm(apps.firm_of(context), name, keys / f"{name}.key", pinned(keys), STUDY)
+        if name in at_desks:
+            return at_desks[name]
+        own, secret = replace(apps.firm_of(context), secrets=secrets), keys / f"{name}.key"
+        sealed = SealedFirm(own, name, secret, pinned(keys), STUDY)
+        if not desks:
+            return sealed
+        home = folder / "firms" / name
+        home.mkdir(parents=True)
+        agreed = agreement(study_of(plain(*overrides), away=True), STUDY)
+        audit, memory = Audit(home / "audit.jsonl", secret), Kept(home / "memory")
+        at_desks[name] = AtDesk(Desk(name, sealed, agreed, Policy(), audit, memory))
+        return at_desks[name]
 
-    grid = Lossy(InlineGrid(client_app(firm), contexts(config)), names, lost, broken)
+    grid = Lossy(InlineGrid(client_app(firm), contexts(config)), names, lost, broken, kinds)
     registered = dict(zip(names, reversed(names.values()), strict=True)) if swap else names
     app = server_app(
         lambda context: apps.docket_of(context, away=True),
@@ -281,15 +533,73 @@ def deployed(
 def test_a_study_of_far_firms_ends_as_it_does_inline_whatever_is_lost_on_the_way(
     study: tuple[str, ...], lost: int, broken: int, tmp_path: Path, keys: Path
 ) -> None:
-    config = run_config(tmp_path / "inline", *study)
-    hold_on(InlineGrid(apps.client, contexts(config)), config)
-    inline = conclude(study_of(plain(*study)), RunFolder(tmp_path / "inline"))
+    expected = inline(tmp_path / "inline", *study)
     verdict, crossed = deployed(tmp_path / "far", keys, *study, lost=lost, broken=broken)
-    assert json.dumps(verdict) == json.dumps(inline)
+    assert json.dumps(verdict) == json.dumps(expected)
     models = [m.weights for m in crossed if isinstance(m, Trained) and m.weights is not None]
     models += [m.model for m in crossed if isinstance(m, Offer) and m.model is not None]
     assert models
     assert all(m.seal is not None for m in models)
+
+
+def inline(folder: Path, *overrides: str) -> dict[str, Any]:
+    """The same study in a simulation."""
+    config = run_config(folder, *overrides)
+    hold_on(InlineGrid(apps.client, contexts(config)), config)
+    return conclude(study_of(plain(*overrides)), RunFolder(folder))
+
+
+def published(folder: Path) -> dict[str, bytes]:
+    files = sorted((folder / "models").rglob("*.safetensors"))
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+SECURE = "contract.train_sharing.secure=true"
+
+
+@pytest.mark.parametrize(("secrets", "desks"), [(SEEDED, False), (SECRET, False), (SECRET, True)])
+def test_far_hospitals_add_their_models_up_to_the_same_bytes_whatever_is_lost(
+    secrets: str, desks: bool, tmp_path: Path, keys: Path
+) -> None:
+    study = (*SMALL_HEART, SECURE)
+    expected = inline(tmp_path / "inline", *study)
+    steps = (Keys, Deal, Offer, Unmask)
+    how: dict[str, Any] = {"secrets": secrets, "desks": desks, "kinds": steps}
+    verdict, crossed = deployed(tmp_path / "far", keys, *study, lost=3, broken=2, **how)
+    assert json.dumps(verdict) == json.dumps(expected)
+    files = published(tmp_path / "far")
+    assert files
+    assert files == published(tmp_path / "inline")
+    told = [m for m in crossed if isinstance(m, Advertised)]
+    due = 2 * 2 * 4  # one a seed, round and hospital
+    assert len({m.signature for m in told}) == due
+    for step in steps:  # each was asked again
+        assert sum(isinstance(m, step) and m.terms.secure for m in crossed) > due
+    assert not [m for m in crossed if isinstance(m, Refusal)]
+    assert [m.masked for m in crossed if isinstance(m, Trained) and m.masked is not None]
+    assert not [m for m in crossed if isinstance(m, Trained) and m.weights is not None]
+
+
+@pytest.mark.parametrize("desks", [False, True], ids=["without desks", "at desks"])
+def test_far_hospitals_put_the_same_noise_on_as_in_the_simulation_that_knows_it(
+    desks: bool, tmp_path: Path, keys: Path
+) -> None:
+    noise = "contract.train_sharing.update_epsilon=20"
+    expected = inline(tmp_path / "inline", *SMALL_HEART, noise)
+    verdict, _ = deployed(
+        tmp_path / "far", keys, *SMALL_HEART, noise, lost=4, broken=4, desks=desks
+    )
+    assert json.dumps(verdict) == json.dumps(expected)
+    assert published(tmp_path / "far") == published(tmp_path / "inline")
+
+
+def test_secret_noise_is_none_that_the_simulation_could_know(tmp_path: Path, keys: Path) -> None:
+    study = (*SMALL_HEART, "study.seeds=1", "contract.train_sharing.update_epsilon=20")
+    inline(tmp_path / "inline", *study)
+    deployed(tmp_path / "far", keys, *study, secrets=SECRET)
+    far, near = published(tmp_path / "far"), published(tmp_path / "inline")
+    assert far.keys() == near.keys()
+    assert all(far[name] != near[name] for name in far)
 
 
 def test_a_firm_whose_key_is_anothers_is_not_heard(

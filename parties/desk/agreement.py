@@ -58,9 +58,8 @@ class Agreement:
         for extra in EXTRAS:
             if getattr(request, extra, False) and extra not in self.extras:
                 return f"{extra} was not agreed"
-        if isinstance(request, Offer):
-            if request.round >= max(terms.rounds, 1):
-                return f"{terms.contract} has fewer rounds than that"
-            if request.epochs > self.most_epochs:
-                return "the offer asks for more epochs than were agreed"
+        if getattr(request, "round", 0) >= max(terms.rounds, 1):
+            return f"{terms.contract} has fewer rounds than that"
+        if isinstance(request, Offer) and request.epochs > self.most_epochs:
+            return "the offer asks for more epochs than were agreed"
         return ""

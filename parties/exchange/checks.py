@@ -50,6 +50,12 @@ def text(value: object, name: str) -> None:
     require(isinstance(value, str) and bool(value), f"{name} is {value!r}; a name is not empty.")
 
 
+def signed(value: object, name: str) -> None:
+    """A signature: 64 bytes in hex (Ed25519)."""
+    hexed = isinstance(value, str) and len(value) == 128 and set(value) <= set("0123456789abcdef")
+    require(hexed, f"{name} is not 128 hex digits.")
+
+
 def instance(value: object, name: str, kind: type, optional: bool = False) -> None:
     """Of this type; or None, where it is optional."""
     require(

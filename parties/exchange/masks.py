@@ -9,7 +9,7 @@ from typing import final
 
 import numpy as np
 
-from parties.exchange.checks import Array, count, instance, numeric, require, text
+from parties.exchange.checks import Array, count, instance, numeric, require, signed, text
 from parties.exchange.values import Terms
 
 KEY = 32
@@ -58,14 +58,19 @@ class Advertised:
     Args:
         examples: how many it will train on; 0: a free rider, who has no part in the sum.
         keys: (2, 32) bytes: for shares that are sealed for it, and for masks.
+        signature: the firm's, of its keys, where the operator need not be believed
+            (`parties.seals`): Ed25519, 64 bytes in hex; "": none.
     """
 
     examples: int
     keys: Array
+    signature: str = ""
 
     def __post_init__(self) -> None:
         count(self.examples, "advertised.examples")
         _bytes(self.keys, "advertised.keys", (2, KEY))
+        if self.signature != "":
+            signed(self.signature, "advertised.signature")
 
 
 @final
@@ -75,16 +80,23 @@ class Deal:
 
     Args:
         keys: firm -> its public keys, as it advertised them; yours are among them.
+        signatures: firm -> what it advertised with its keys, where it signs.
     """
 
     terms: Terms
     seed: int
     round: int
     keys: Mapping[str, Array]
+    signatures: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _of_round(self, "deal")
         _keys(self.keys, "deal.keys")
+        instance(self.signatures, "deal.signatures", Mapping)
+        for name, signature in self.signatures.items():
+            signed(signature, f"deal.signatures[{name!r}]")
+        strangers = sorted(set(self.signatures) - set(self.keys))
+        require(not strangers, f"deal.signatures names firms without keys: {', '.join(strangers)}.")
 
 
 @final

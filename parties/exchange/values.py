@@ -18,6 +18,7 @@ from parties.exchange.checks import (
     instance,
     numeric,
     require,
+    signed,
     text,
 )
 
@@ -191,11 +192,7 @@ class Seal:
     def __post_init__(self) -> None:
         text(self.signer, "seal.signer")
         count(self.round, "seal.round")
-        hexed = isinstance(self.signature, str) and len(self.signature) == 128
-        require(
-            hexed and set(self.signature) <= set("0123456789abcdef"),
-            "seal.signature is not 128 hex digits.",
-        )
+        signed(self.signature, "seal.signature")
 
 
 @final

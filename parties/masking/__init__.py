@@ -21,10 +21,11 @@ the sum of one set of firms only, however often a round is held and under whatev
 
 **What is assumed.** An operator that looks at all it gets but keeps to the protocol (honest but
 curious), and t - 2 firms at most that tell it what they know. Beyond that, t > n/2 keeps an
-operator that tells firms different stories from both secrets of a firm, where no firm helps it. Not
-covered is one that hands out keys of its own in the place of a firm's, or invents firms: the keys
-in `Advertised` and `Deal` are not signed yet, and in a deployment have to be, by each firm's own
-key. A firm that lies can spoil a sum: of single models nothing is checked but their layout.
+operator that tells firms different stories from both secrets of a firm, where no firm helps it. In
+a deployment it cannot hand out keys of its own in the place of a firm's, nor invent firms: each
+firm signs what it advertises, and deals to keys only that a firm whose key it has pinned signed for
+this study, contract, seed and round (`parties.seals`). A simulation signs nothing. A firm that lies
+can spoil a sum: of single models nothing is checked but their layout.
 
 Both sides compute `shamir`, `words` and `keys`; `masker` is the firm's side.
 """

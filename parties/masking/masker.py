@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 from zlib import crc32
@@ -33,12 +33,19 @@ from parties.masking.words import stream, to_words
 from parties.memory import Memory
 
 Step = Keys | Deal | Offer | Unmask
+Later = Deal | Offer | Unmask
+MOST_KEPT = 3  # secrets of which a session knows what it did with them
 
 
 @final
 @dataclass(frozen=True)
 class Masker:
     """What one firm does in the four steps of a masked round (`parties.masking`).
+
+    A message may come twice, or late. So keys that were asked for again are the same ones until
+    shares of their secrets are dealt. Then others are drawn, for the round may be held again, and
+    of one secret no two sets of firms may get shares; the old ones stay for a while, and a step is
+    done with those whose public keys it names.
 
     Args:
         firm: its name.
@@ -54,19 +61,20 @@ class Masker:
         """Why the firm will not do this step, or ""."""
         if isinstance(step, Keys):
             return ""
-        kept = _Kept.of(step, memory)
-        if self.private and (kept.round != step.round or not kept.secret):
+        keys, drawn = _keys_of(step), self._drawn(step, memory)
+        if not drawn:
             return f"{self.firm} drew no secrets for round {step.round}"
-        keys = step.keys if isinstance(step, Deal) else _masking(step).keys
-        own = self._keys(self._secret(step, memory))
-        if self.firm not in keys or not np.array_equal(keys[self.firm], own):
+        kept = self._about(step, drawn)
+        if kept is None:
             return f"the keys that came back to {self.firm} are not its own"
         if len({key.tobytes() for pair in keys.values() for key in pair}) < 2 * len(keys):
             return "two firms have the same key"
-        if kept.round == step.round and kept.keys not in ("", _digest(keys)):
+        if kept.keys not in ("", _digest(keys)):
             return "the firms of a round changed after shares were dealt to them"
         if isinstance(step, Deal):
             return ""
+        if self.private and not kept.keys:
+            return f"{self.firm} has dealt no shares to the firms of round {step.round}"
         return self._about_masks(step, _masking(step), kept, memory)
 
     def _about_masks(
@@ -77,12 +85,11 @@ class Masker:
             return f"{self.firm} was sent shares that it would have dealt itself"
         if len(dealers) < needed:
             return f"{len(dealers)} firms dealt shares, and {needed} could undo the masks"
-        noted = kept.masking if kept.round == step.round else ""
-        if noted and noted != _seal(masking):
+        if kept.masking not in ("", _seal(masking)):
             return "what is to be masked with changed within a round"
         if isinstance(step, Offer):
             return ""
-        if self.private and not noted:
+        if self.private and not kept.masking:
             return f"{self.firm} masked nothing in round {step.round}"
         masked = set(step.masked)
         if not masked <= dealers or self.firm not in masked:
@@ -98,15 +105,16 @@ class Masker:
     # ------------------------------------------------------------------------------ the steps
 
     def advertise(self, step: Keys, memory: Memory, examples: int) -> Advertised:
-        _Kept(step.round, os.urandom(KEY).hex() if self.private else "").put(step, memory)
-        return Advertised(examples, self._keys(self._secret(step, memory)))
+        undealt = (kept for kept in self._drawn(step, memory) if not kept.keys)
+        kept = next(undealt, None) or _Kept(step.round, os.urandom(KEY).hex())
+        kept.put(step, memory)
+        return Advertised(examples, self._keys(kept))
 
     def deal(self, step: Deal, memory: Memory) -> Dealt:
-        secret, kept = self._secret(step, memory), _Kept.of(step, memory)
-        kept = kept if kept.round == step.round else _Kept(step.round)
+        kept = self._kept(step, memory)
         replace(kept, keys=_digest(step.keys)).put(step, memory)
-        shares = self._shares(secret, step.keys)
-        own = derived(secret, "sealing")
+        shares = self._shares(kept, step.keys)
+        own = kept.derived("sealing")
         return Dealt(
             {
                 name: _array(
@@ -118,10 +126,9 @@ class Masker:
         )
 
     def mask(self, step: Offer, memory: Memory, weights: Weights) -> Masked:
-        masking, secret, kept = _masking(step), self._secret(step, memory), _Kept.of(step, memory)
+        masking, kept = _masking(step), self._kept(step, memory)
         if weights.examples > masking.total:
             raise FedpactError(f"{self.firm} has more examples than all firms together.")
-        kept = kept if kept.round == step.round else _Kept(step.round)
         model = _digest(weights.arrays)
         if kept.model not in ("", model):
             raise FedpactError(
@@ -129,8 +136,8 @@ class Masker:
                 "two under the same masks would tell how they differ. Hold the round again."
             )
         words = to_words(weights.arrays, weights.examples / masking.total)
-        words += stream(derived(secret, "self"), len(words))
-        own = derived(secret, "masking")
+        words += stream(kept.derived("self"), len(words))
+        own = kept.derived("masking")
         for name in sorted(masking.sealed):
             words += pair_mask(own, self.firm, name, masking.keys[name], round_of(step), len(words))
         dealt, noted = _digest(masking.keys), _seal(masking)
@@ -143,11 +150,11 @@ class Masker:
 
     def unmask(self, step: Unmask, memory: Memory) -> Shares:
         """Shares of those that it could open; a firm that sealed something else did it harm."""
-        secret, kept = self._secret(step, memory), _Kept.of(step, memory)
+        kept = self._kept(step, memory)
         said = dict.fromkeys(_sums(step, kept), _digest(sorted(step.masked)))
         memory.notes[_sums_note(step)] = json.dumps({**_told(step, memory), **said})
         selves, pairs = dict[str, Array](), dict[str, Array]()
-        for name, both in self._held(step, secret):
+        for name, both in self._held(step, kept):
             of_self, of_pair = both[:SHARE], both[SHARE:]
             if name in step.masked:
                 selves[name] = _array(of_self)
@@ -157,30 +164,45 @@ class Masker:
 
     # ------------------------------------------------------------------------------ secrets
 
-    def _secret(self, step: Step, memory: Memory) -> bytes:
-        """32 bytes that all secrets of the round follow from."""
+    def _drawn(self, step: Step, memory: Memory) -> list[_Kept]:
+        """The secrets that the firm has for a round, and what it did with each."""
+        drawn = [kept for kept in _noted(step, memory) if kept.round == step.round]
         if self.private:
-            return bytes.fromhex(_Kept.of(step, memory).secret)
+            return drawn
         names = (crc32(word.encode()) for word in (self.firm, step.terms.contract, "masks"))
-        return np.random.default_rng([step.seed, step.round, *names]).bytes(KEY)
+        secret = np.random.default_rng([step.seed, step.round, *names]).bytes(KEY)
+        fresh = _Kept(step.round, secret.hex())  # a round held again begins as if it were new
+        return [fresh] if isinstance(step, Keys) else drawn or [fresh]
 
-    def _keys(self, secret: bytes) -> Array:
-        both = (public(derived(secret, purpose)) for purpose in ("sealing", "masking"))
+    def _about(self, step: Later, drawn: Sequence[_Kept]) -> _Kept | None:
+        """Those of the secrets whose public keys a step names, if any are."""
+        named = _keys_of(step).get(self.firm)
+        if named is None:
+            return None
+        return next((kept for kept in drawn if np.array_equal(self._keys(kept), named)), None)
+
+    def _kept(self, step: Later, memory: Memory) -> _Kept:
+        found = self._about(step, self._drawn(step, memory))
+        assert found is not None  # else there was an objection
+        return found
+
+    def _keys(self, kept: _Kept) -> Array:
+        both = (public(kept.derived(purpose)) for purpose in ("sealing", "masking"))
         return np.stack([_array(key) for key in both])
 
-    def _shares(self, secret: bytes, keys: Mapping[str, Array]) -> dict[str, bytes]:
+    def _shares(self, kept: _Kept, keys: Mapping[str, Array]) -> dict[str, bytes]:
         """Each firm's two shares of this firm's secrets, by name."""
         needed, names = threshold(len(keys)), sorted(keys)
         of_self, of_pair = (
-            shamir.split(derived(secret, kind), len(names), needed, derived(secret, f"deal {kind}"))
+            shamir.split(kept.derived(kind), len(names), needed, kept.derived(f"deal {kind}"))
             for kind in ("self", "masking")
         )
         return {n: a + b for n, a, b in zip(names, of_self, of_pair, strict=True)}
 
-    def _held(self, step: Unmask, secret: bytes) -> Iterator[tuple[str, bytes]]:
+    def _held(self, step: Unmask, kept: _Kept) -> Iterator[tuple[str, bytes]]:
         """The two shares that each firm dealt to this one, its own among them."""
-        keys, own = step.masking.keys, derived(secret, "sealing")
-        yield self.firm, self._shares(secret, keys)[self.firm]
+        keys, own = step.masking.keys, kept.derived("sealing")
+        yield self.firm, self._shares(kept, keys)[self.firm]
         for name, box in sorted(step.masking.sealed.items()):
             both = opened(self._between(own, name, self.firm, keys, step), box.tobytes())
             if both is not None:
@@ -197,26 +219,33 @@ class Masker:
 @final
 @dataclass(frozen=True)
 class _Kept:
-    """What a firm notes of the last masked round of a session.
+    """The secrets that a firm drew for a round, and what it did with them.
 
     Args:
-        round: which; secret: what it drew for it, where that follows from nothing else.
+        round: which; secret: 32 bytes in hex, from which all of them follow.
         keys, masking, model: hashes of what it dealt to, masked with, and masked.
     """
 
-    round: int = -1
-    secret: str = ""
+    round: int
+    secret: str
     keys: str = ""
     masking: str = ""
     model: str = ""
 
-    @staticmethod
-    def of(step: Step, memory: Memory) -> _Kept:
-        text = memory.notes.get(_note(step))
-        return _Kept() if text is None else _Kept(**json.loads(text))
+    def derived(self, purpose: str) -> bytes:
+        return derived(bytes.fromhex(self.secret), purpose)
 
     def put(self, step: Step, memory: Memory) -> None:
-        memory.notes[_note(step)] = json.dumps(vars(self), sort_keys=True)
+        """Note it as the last that was used."""
+        this = (self.round, self.secret)
+        others = [kept for kept in _noted(step, memory) if (kept.round, kept.secret) != this]
+        noted = [*others, self][-MOST_KEPT:]
+        memory.notes[_note(step)] = json.dumps([vars(kept) for kept in noted], sort_keys=True)
+
+
+def _noted(step: Step, memory: Memory) -> list[_Kept]:
+    """What a session has noted, the last used last."""
+    return [_Kept(**kept) for kept in json.loads(memory.notes.get(_note(step), "[]"))]
 
 
 def _note(step: Step) -> str:
@@ -235,8 +264,11 @@ def _told(step: Step, memory: Memory) -> dict[str, str]:
 
 def _sums(step: Step, kept: _Kept) -> list[str]:
     """What a sum is known by: its round, and the firm's model where it is noted."""
-    model = kept.model if kept.round == step.round else ""
-    return [f"{step.terms.contract}/{step.round}", *([model] if model else [])]
+    return [f"{step.terms.contract}/{step.round}", *([kept.model] if kept.model else [])]
+
+
+def _keys_of(step: Later) -> Mapping[str, Array]:
+    return step.keys if isinstance(step, Deal) else _masking(step).keys
 
 
 def _masking(step: Offer | Unmask) -> Masking:

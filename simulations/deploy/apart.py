@@ -13,8 +13,8 @@ from typing import Any, final
 
 from flwr.serverapp import Grid
 
-from parties.exchange import Answer, Enrol, Offer, Request, Trained
-from parties.seals import OPERATOR, models_of, objection, put
+from parties.exchange import Advertised, Answer, Enrol, Keys, Offer, Request, Trained
+from parties.seals import OPERATOR, models_of, objection, objection_to_keys, put
 from server.intake import UnacceptableError
 from server.transport import Apart, Exchange
 from simulations.deploy.layout import OperatorFolder
@@ -76,7 +76,7 @@ def firm_of(grid: Grid) -> dict[int, str]:
 @final
 @dataclass(frozen=True)
 class OperatorSeals:
-    """The operator signs what it publishes, and takes no model that its firm has not signed.
+    """The operator signs what it publishes, and takes no model or mask key that is not signed.
 
     Args:
         study: sha256 of the study.
@@ -101,11 +101,17 @@ class OperatorSeals:
         return replace(request, **signed)  # type: ignore[arg-type]  # fields are its own
 
     def check(self, request: Request, answer: Answer, name: str) -> None:
-        """Raises an UnacceptableError where a firm's model is not signed by that firm."""
+        """Raises an UnacceptableError where a firm's model or keys are not signed by that firm."""
+        own = {name: self.keys[name]} if name in self.keys else {}
+        if isinstance(answer, Advertised) and isinstance(request, Keys):
+            # Such a firm is left out; else all others would refuse to deal shares to it.
+            told = (answer.keys, answer.signature, name)
+            problem = objection_to_keys(*told, self.study, request, own)
+            if problem:
+                raise UnacceptableError(problem)
         if not isinstance(answer, Trained) or answer.weights is None:
             return
         assert isinstance(request, Offer)
-        own = {name: self.keys[name]} if name in self.keys else {}
         terms = request.terms
         problem = objection(answer.weights, self.study, terms.contract, request.seed, own)
         seal = answer.weights.seal

@@ -20,6 +20,7 @@ from parties.desk.kept import Kept
 from parties.desk.serving import serve_until_told
 from parties.exchange import FedpactError
 from parties.firm import Firm
+from parties.privacy import SECRET
 from parties.seals import SealedFirm
 from simulations.build import build, sha256
 from simulations.deploy.apart import pinned
@@ -86,6 +87,8 @@ def agreed_study(folder: FirmFolder) -> tuple[str, str]:
 def firm_of(config: Mapping[str, Any], own: FirmFile, folder: FirmFolder) -> Firm:
     """The firm as the study has it, with what its own file says of data, device and telling.
 
+    Its noise and its masks are nobody else's to know: the operating system draws them.
+
     Args:
         config: the study's.
 
@@ -107,7 +110,7 @@ def firm_of(config: Mapping[str, Any], own: FirmFile, folder: FirmFolder) -> Fir
         dataset = replace(dataset, description=str((folder.path / own.data).resolve()))
     shares = tuple(kind for kind in firm.shares if kind in own.policy.shares)
     tells = "sums" if "sums" in (firm.tells, own.policy.tells) else "clients"
-    return replace(firm, dataset=dataset, shares=shares, tells=tells)
+    return replace(firm, dataset=dataset, shares=shares, tells=tells, secrets=SECRET)
 
 
 def agreement(study: Study, digest: str) -> Agreement:
