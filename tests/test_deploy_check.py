@@ -224,3 +224,17 @@ def test_an_example_a_kind_is_printed_for_a_firm_to_begin_with(
     assert "legal are csv, parquet, images" in capsys.readouterr().err
     assert main(["check"]) == 2
     assert "legal are --firm NAME and --example" in capsys.readouterr().err
+
+
+def test_a_study_under_masks_has_a_report_too(tmp_path: Path) -> None:
+    words = ("experiment=heart", "study.seeds=1", "contract.train_sharing.secure=true")
+    folder = Path(tmp_path / "hungary")
+    folder.mkdir()
+    text = as_text(config_of(*words))
+    (folder / "study.json").write_text(text)
+    (folder / "study.sha256").write_text(f"{sha256(text)}  study.json\n")
+    (folder / "firm.yaml").write_text("firm: hungary\npolicy: {most_epsilon: 2}\n")
+    report = check_firm(FirmFolder(folder), "hungary")
+    assert "most_epsilon" in report.refuses["train_sharing"]
+    (folder / "firm.yaml").write_text("firm: hungary\npolicy: {masks_only: true}\n")
+    assert check_firm(FirmFolder(folder), "hungary").refuses == {}

@@ -1,4 +1,4 @@
-"""`python -m simulations.bench WHAT`: measures engines, deployments, sweeps, the game and others."""
+"""`python -m simulations.bench WHAT`: measures engines, deployments, sweeps, the game and more."""
 
 from __future__ import annotations
 

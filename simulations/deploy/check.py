@@ -22,7 +22,7 @@ from parties.datasets.own.description import PARTS, Finding
 from parties.datasets.own.examples import EXAMPLES
 from parties.datasets.own.holding import UNKNOWN, Holding
 from parties.desk.policy import SHARES, Policy
-from parties.exchange import Array, FedpactError, Offer, Reveal, Terms
+from parties.exchange import Array, FedpactError, Measure, Reveal, Terms
 from parties.firm import Firm
 from server.market import Market
 from server.verdict import BASELINE
@@ -188,7 +188,7 @@ def _refusal(study: Study, contract: str, firm: Firm, policy: Policy) -> str:
     terms = _terms(study, contract)
     kept = [kind for kind in SHARES if getattr(terms, kind) and kind not in firm.shares]
     why = f"the study has {firm.name} share no {kept[0]}" if kept else ""
-    return policy.objection(Offer(terms, study.seeds[0], 0)) or why
+    return policy.objection(Measure(terms, study.seeds[0])) or why
 
 
 def _warnings(study: Study, policy: Policy, refuses: Mapping[str, str]) -> tuple[str, ...]:
