@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import final
 
 import numpy as np
@@ -230,7 +231,30 @@ class Firm:
             objection = self._masker.objection(request, memory)
             if objection:
                 return objection
+        if isinstance(request, Play | Settle):
+            objection = self._asked_otherwise(request, memory)
+            if objection:
+                return objection
         return privacy.unprotected(request, memory)
+
+    def _asked_otherwise(self, request: Play | Settle, memory: Memory) -> str:
+        """Why a question to act or to settle is not the one of this contract and seed, or "".
+
+        Answers to many rules would tell every prediction, and to many bills every outcome.
+        """
+        place = f"{request.terms.contract}/{request.seed}"
+        if isinstance(request, Play):
+            kind, asked = "act", _digest(request.rule, request.belief, request.rival)
+        else:
+            kind, asked = "settle", _digest(request.shares, request.worth, *request.scored.values())
+            acted = memory.notes.get(f"acted/{place}", "")
+            if acted != _digest(request.actions) and (acted or self.tells == "sums"):
+                return f"{self.name} is to settle for other actions than its own"
+            if len(np.unique(request.shares)) > 2:
+                return f"{self.name} is to settle for shares that no market gives"
+        if memory.notes.setdefault(f"{kind}/{place}", asked) != asked:
+            return f"{self.name} was asked to {kind} under {request.terms.contract} otherwise"
+        return ""
 
     @property
     def _masker(self) -> Masker:
@@ -347,7 +371,9 @@ class Firm:
         if play.terms.prediction_epsilon:
             edges = play.rule.edges
             told = self._told(np.digitize(own.probs[:, 1], edges), len(edges) + 1, play, memory)
-        return Actions(own.ids, play.rule.act(own.probs[:, 1], rival, told))
+        actions = play.rule.act(own.probs[:, 1], rival, told)
+        memory.notes[f"acted/{play.terms.contract}/{play.seed}"] = _digest(actions)
+        return Actions(own.ids, actions)
 
     def _serve(self, serve: Serve, memory: Memory) -> Served:
         cases = self.dataset.split(serve.seed).common
@@ -369,6 +395,7 @@ class Firm:
                 raise FedpactError(f"{self.name} was sent predictions for other clients.")
             opinions.append(told.probs)
         classes = self.backbone.decide(self.training, cases.features, opinions)
+        memory.notes[f"acted/{serve.terms.contract}/{serve.seed}"] = _digest(classes)
         return Served(cases.ids, classes, passes)
 
     def _settle(self, settle: Settle, memory: Memory) -> Settled:
@@ -560,6 +587,20 @@ class Firm:
 
 def _ledger_key(request: Offer | Serve | Measure) -> str:
     return f"ledger/{request.terms.contract}/{request.seed}"
+
+
+def _digest(*values: object) -> str:
+    """Of arrays, and of values that hold some; whole numbers count as such, whatever their size."""
+    told = hashlib.sha256()
+    for value in values:
+        if isinstance(value, np.ndarray):
+            same = value.astype(np.int64) if value.dtype.kind in "iu" else value
+            told.update(f"{same.dtype}{same.shape}".encode() + same.tobytes())
+        elif is_dataclass(value) and not isinstance(value, type):
+            told.update(_digest(*(getattr(value, f.name) for f in fields(value))).encode())
+        else:
+            told.update(repr(value).encode())
+    return told.hexdigest()
 
 
 def _sealed(terms: Terms) -> str:

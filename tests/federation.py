@@ -42,7 +42,7 @@ class Federation:
     ) -> subprocess.CompletedProcess[str]:
         """Hold the study, as run.sh does."""
         script = self.folder.operator.path / "run.sh"
-        return self.trial.call(script, "--poll", "0.3", *words, timeout=timeout, within=within)
+        return self.trial.call(script, "--poll", "1", *words, timeout=timeout, within=within)
 
 
 @contextmanager

@@ -258,7 +258,8 @@ def test_a_firm_tells_contested_predictions_with_noise_and_knows_what_it_told(
         ([[[0, 1], [0, 1]], [[0, 1], [0, 1]]], theirs),
     ):
         rule = DecisionRule(EDGES, EDGES, np.array(actions))
-        played = lender.answer(Play(TOLD, 0, rule, np.full((2, 2, 2), 1 / 8), rival), memory)
+        # (A firm with a memory would act by one rule only.)
+        played = lender.answer(Play(TOLD, 0, rule, np.full((2, 2, 2), 1 / 8), rival), Memory())
         assert isinstance(played, Actions)
         np.testing.assert_array_equal(played.actions, follows)
 

@@ -13,11 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parties.exchange import (
+    Actions,
     Answer,
+    DecisionRule,
     Declaration,
     ExchangeError,
     FedpactError,
+    Play,
     Predictions,
+    Refusal,
     Request,
     Reveal,
     Revealed,
@@ -27,6 +31,8 @@ from parties.exchange import (
     Terms,
     unpack,
 )
+from parties.firm import Firm
+from parties.memory import Memory
 from server.intake import Limits, UnacceptableError, accept
 from server.market import Contest
 from server.settling import AtHome
@@ -316,3 +322,67 @@ def test_scores_are_no_bill() -> None:
     predictions = Predictions(IDS, np.full((3, 2), 0.5))
     with pytest.raises(UnacceptableError, match="sent Predictions, asked for Revealed"):
         accept(Reveal(CLOSED, 0), predictions, KNOWN, Limits())
+
+
+# ------------------------------------------------------------------------- an operator that pries
+
+
+def acted(tells: str) -> tuple[Firm, Memory, Play, Actions]:
+    """A lender that has acted under no_sharing, and what it was asked."""
+    firm = study_of(plain(*SMALL_LOANS, AT_HOME, f"parties.lender_a.tells={tells}")).firms[
+        "lender_a"
+    ]
+    memory = Memory()
+    belief = np.full((2, 2, 2), 1 / 8)
+    rule = DecisionRule(np.array([0.7]), np.empty(0), np.array([0, 1]))
+    play = Play(CLOSED, 0, rule, belief)
+    answer = firm.answer(play, memory)
+    assert isinstance(answer, Actions)
+    return firm, memory, play, answer
+
+
+def bill(answer: Actions, **change: Any) -> Settle:
+    shares = np.where(np.arange(len(answer.actions)) % 2, 1.0, 0.5)
+    settle = Settle(CLOSED, 0, "contested", answer.actions.astype(np.int64), shares, LOANS.payoff)
+    return replace(settle, **change)
+
+
+def test_a_firm_acts_by_one_rule_so_that_no_rules_read_out_its_predictions() -> None:
+    firm, memory, play, answer = acted("clients")
+    again = firm.answer(play, memory)
+    assert isinstance(again, Actions)
+    assert np.array_equal(again.actions, answer.actions)
+    for edge in (0.5, 0.6):
+        rule = replace(play.rule, edges=np.array([edge]))
+        told = firm.answer(replace(play, rule=rule), memory)
+        assert told == Refusal("lender_a was asked to act under no_sharing otherwise")
+
+
+@pytest.mark.parametrize("tells", ["clients", "sums"])
+def test_a_firm_settles_once_for_its_own_actions_so_that_no_sums_read_out_outcomes(
+    tells: str,
+) -> None:
+    firm, memory, _, answer = acted(tells)
+    one = np.zeros(len(answer.actions), np.int64)
+    one[0] = 1
+    for change, says in (
+        ({"actions": one}, "for other actions than its own"),
+        ({"shares": 2.0 ** -np.arange(len(one))}, "for shares that no market gives"),
+    ):
+        told = firm.answer(bill(answer, **change), memory)
+        assert isinstance(told, Refusal)
+        assert says in told.reason
+    honest = firm.answer(bill(answer), memory)
+    assert isinstance(honest, Settled)
+    assert firm.answer(bill(answer), memory) is not None
+    other = np.where(np.arange(len(one)) == 0, 1.0, 0.5)
+    for change in ({"shares": other}, {"worth": 2 * LOANS.payoff}):
+        told = firm.answer(bill(answer, **change), memory)
+        assert told == Refusal("lender_a was asked to settle under no_sharing otherwise")
+
+
+def test_a_firm_that_tells_sums_settles_for_nothing_that_it_has_not_done() -> None:
+    firm, _, _, answer = acted("sums")
+    told = firm.answer(bill(answer), Memory())
+    assert isinstance(told, Refusal)
+    assert "for other actions than its own" in told.reason

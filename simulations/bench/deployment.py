@@ -125,7 +125,7 @@ def _study(held: Trial) -> list[Exchanges]:
 
 def _held(held: Trial, *words: str) -> list[dict[str, str]]:
     run = held.folder.operator.path / "run.sh"
-    done = held.call(run, "--poll", "0.5", *words, timeout=900)
+    done = held.call(run, "--poll", "2", *words, timeout=900)
     if done.returncode:
         raise EngineError(f"{run} ended with {done.returncode}: {done.stderr[-2000:]}")
     with (held.folder.operator.results / EXCHANGES).open(newline="", encoding="utf-8") as file:

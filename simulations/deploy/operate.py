@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--no-verdict", action="store_true", help="hold the run only: the app in app/ is another"
     )
-    parser.add_argument("--poll", type=float, default=2.0, help="seconds between two looks")
+    parser.add_argument("--poll", type=float, default=5.0, help="seconds between two looks (5)")
     parser.add_argument("--format", choices=("text", "json"), default="text")
     chosen = parser.parse_args(arguments)
     operator = find_operator(chosen.folder)

@@ -195,7 +195,7 @@ def main(arguments: Sequence[str]) -> int:
                 held.start_node(firm)
                 _say(f"{firm:9} {held.log(folder.firm(firm).path / 'supernode.sh')}, desk.out")
             run = folder.operator.path / "run.sh"
-            return subprocess.run([str(run), "--poll", "0.5"], env=held.environment).returncode
+            return subprocess.run([str(run), "--poll", "2"], env=held.environment).returncode
         finally:
             for part in (*(folder.firm(firm).path for firm in firms), folder.operator.path):
                 held.call(part / "stop.sh")
