@@ -51,7 +51,7 @@ from parties.exchange import (
 )
 from parties.masking.masker import Masker
 from parties.memory import Memory
-from parties.models import Model, Models
+from parties.models import LEAST_IN_SUM, Model, Models
 from parties.reuse.adopt import Adopter
 from parties.reuse.checked import Checker, problems_of
 from parties.reuse.gate import Gate
@@ -231,13 +231,13 @@ class Firm:
             objection = self._masker.objection(request, memory)
             if objection:
                 return objection
-        if isinstance(request, Play | Settle):
+        if isinstance(request, Play | Serve | Settle):
             objection = self._asked_otherwise(request, memory)
             if objection:
                 return objection
         return privacy.unprotected(request, memory)
 
-    def _asked_otherwise(self, request: Play | Settle, memory: Memory) -> str:
+    def _asked_otherwise(self, request: Play | Serve | Settle, memory: Memory) -> str:
         """Why a question to act or to settle is not the one of this contract and seed, or "".
 
         Answers to many rules would tell every prediction, and to many bills every outcome.
@@ -245,6 +245,10 @@ class Firm:
         place = f"{request.terms.contract}/{request.seed}"
         if isinstance(request, Play):
             kind, asked = "act", _digest(request.rule, request.belief, request.rival)
+        elif isinstance(request, Serve):
+            told = [request.others[name] for name in sorted(request.others)]
+            model = {} if request.model is None else request.model.arrays
+            kind, asked = "serve", _digest(*(model[name] for name in sorted(model)), *told)
         else:
             kind, asked = "settle", _digest(request.shares, request.worth, *request.scored.values())
             acted = memory.notes.get(f"acted/{place}", "")
@@ -252,6 +256,8 @@ class Firm:
                 return f"{self.name} is to settle for other actions than its own"
             if len(np.unique(request.shares)) > 2:
                 return f"{self.name} is to settle for shares that no market gives"
+            if self.tells == "sums" and len(request.actions) < LEAST_IN_SUM:
+                return f"a sum over {len(request.actions)} clients tells too much of each"
         if memory.notes.setdefault(f"{kind}/{place}", asked) != asked:
             return f"{self.name} was asked to {kind} under {request.terms.contract} otherwise"
         return ""
@@ -428,10 +434,11 @@ class Firm:
             variance=float(gain.var(ddof=1)) if len(gain) > 1 else 0.0,
             ids=ids if told else None,
             payoffs=earned if told else None,
+            # Scores are the operator's: ranked as it likes, they would tell of chosen clients.
             scores={
                 name: float(roc_auc_score(classes, scores))
                 for name, scores in settle.scored.items()
-                if both
+                if both and told
             },
         )
 

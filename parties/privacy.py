@@ -261,7 +261,8 @@ def unprotected(request: Asking, memory: Memory) -> str:
             return f"noise under {terms.contract} is on weights, and more than weights are asked"
         if request.round >= terms.rounds:
             return f"{terms.contract} pays for {terms.rounds} rounds, and one more is asked"
-        asked = "none" if request.model is None else _digest(request.model.arrays.items())
+        model = "none" if request.model is None else _digest(request.model.arrays.items())
+        asked = f"{model} {request.epochs} {request.proximal}"
         key = f"began/{terms.contract}/{request.seed}/{request.round}"
         if memory.notes.setdefault(key, asked) != asked:
             return f"{terms.contract} pays for one update a round, and another one is asked"

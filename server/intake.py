@@ -43,6 +43,7 @@ from parties.exchange import (
 from parties.masking.keys import useful
 
 MOST_EPOCHS = 10_000
+MOST_ABREAST = 64
 
 EXPECTED: dict[type, type] = {
     Enrol: Declaration,
@@ -83,6 +84,11 @@ class Limits:
     abreast: int = 40
 
     def __post_init__(self) -> None:
+        if type(self.abreast) is int and self.abreast > MOST_ABREAST:
+            raise FedpactError(
+                f"limits.abreast is {self.abreast}; legal are 1 to {MOST_ABREAST}: a desk keeps "
+                "models of so many seeds."
+            )
         for name in ("max_norm", "wait_s", "minimum_firms", "abreast"):
             value, counts = getattr(self, name), name in ("minimum_firms", "abreast")
             number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -287,6 +293,16 @@ def _settled(request: Settle, answer: Settled, known: Declaration) -> None:
         raise UnacceptableError(
             f"says it earned {answer.payoff:g} a client; its actions earn {low:g} to {high:g}"
         )
+    stake = 1.0 if request.worth is None else float(np.abs(request.worth).max())
+    reach = 2 * stake + slack  # between any two payoffs of a client
+    if abs(answer.gain) > reach or answer.variance > reach**2 * len(legal):
+        raise UnacceptableError(
+            f"says it gained {answer.gain:g} a client with a variance of {answer.variance:g}; no "
+            f"two payoffs of a client are further apart than {reach:g}"
+        )
+    most = known.examples + known.validation + known.contested + known.common
+    if answer.population > most:
+        raise UnacceptableError(f"knows {answer.population} clients, and declared {most}")
     if answer.payoffs is None:
         return
     if not np.all((answer.payoffs[:, None] == legal).any(1)):

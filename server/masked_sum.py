@@ -28,7 +28,7 @@ from parties.exchange import (
 )
 from parties.exchange.masks import FEWEST_MASKED, threshold
 from parties.masking import shamir
-from parties.masking.keys import pair_mask, round_of
+from parties.masking.keys import pair_mask, round_of, sum_of
 from parties.masking.words import from_words, stream
 from server.intake import Limits
 from server.strategies import as_type
@@ -110,7 +110,8 @@ def _add_up(
     words = np.asarray(sum(masked[name].words for name in names))
     counted = sum(examples[name] for name in names)
     try:
-        words -= _masks(names, dealt, keys, shares, round_of(opening), len(words))
+        where = sum_of(round_of(opening), total, dealt)
+        words -= _masks(names, dealt, keys, shares, where, len(words))
         means = from_words(words, masked[names[0]].shapes, counted / total)
     except FedpactError as fault:
         raise VoidError(str(fault)) from fault

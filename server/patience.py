@@ -106,4 +106,5 @@ class Patience:
         if not question.lost:
             log.warning("%s: %s", name, reply.error.reason or f"error {reply.error.code}")
         question.lost = True
-        question.again = min(question.again, time.monotonic() + self.pause_s)
+        pause = min(self.pause_s * 2 ** max(question.asked - 2, 0), self.first_s)
+        question.again = min(question.again, time.monotonic() + pause)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -309,7 +310,9 @@ class Transport:
         Returns:
             For each question its answers, or that there are fewer than it needs.
         """
-        deadline = time.monotonic() + self._limits.wait_s
+        each = Counter(name for question in questions for name in question.requests)
+        # A firm answers one after the other.
+        deadline = time.monotonic() + self._limits.wait_s * max(each.values(), default=1)
         told: list[Answers | TooFewFirmsError] = []
         found = self._deliver(self._nodes, questions, deadline) if questions else []
         for question, answers in zip(questions, found, strict=True):
@@ -459,8 +462,10 @@ def _tagged(content: RecordDict, count: int) -> list[tuple[str, Packed]]:
     """The answers in a reply, as many as there were questions."""
     try:
         told = read_records(content)
-    except (KeyError, ValueError, TypeError, EOFError) as fault:
-        raise ExchangeError(f"a reply without its records: {fault}") from fault
+    except ExchangeError:
+        raise
+    except Exception as fault:  # Flower reads arrays with numpy, whose headers may say anything
+        raise ExchangeError(f"a reply that cannot be read: {type(fault).__name__}") from fault
     if len(told) != count:
         raise UnacceptableError(f"sent {len(told)} answers to {count} questions")
     return told

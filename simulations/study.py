@@ -71,10 +71,11 @@ class Study:
     def __post_init__(self) -> None:
         _check_seeds(self.seeds)
         _check_confidence(self.confidence)
-        if not self.name.replace("_", "").replace("-", "").isalnum():
+        plain = self.name.replace("_", "").replace("-", "")
+        if not plain.isalnum() or not plain.isascii():
             raise FedpactError(
-                f"study.name is {self.name!r}; legal are letters, digits, '_' and '-' (it names "
-                "the run's folder)."
+                f"study.name is {self.name!r}; legal are letters (a to z), digits, '_' and '-' "
+                "(it names the run's folder)."
             )
         if BASELINE not in self.contracts:
             raise FedpactError(

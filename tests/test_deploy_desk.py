@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from parties.desk.policy import Policy
@@ -182,3 +183,24 @@ def test_all_that_an_operator_asks_in_a_whole_study_was_agreed_and_passes_the_po
     if offers:  # the bound on epochs is what is asked, and no more
         fewer = replace(agreed, most_epochs=agreed.most_epochs - 1)
         assert any("more epochs" in fewer.objection(r) for r in offers)
+
+
+# ------------------------------------------------------------------ what no study of a market asks
+
+
+def test_a_desk_answers_nothing_that_its_market_does_not_ask() -> None:
+    loans = study_of(plain(*SMALL_LOANS, "study.settles=firms"), away=True)
+    heart = study_of(plain("experiment=heart"), away=True)
+    contest, own = agreement(loans, ""), agreement(heart, "")
+    alone = loans.contracts["no_sharing"].terms(1)
+    for request in (Measure(alone, 0), Serve(alone, 0)):
+        assert "asks no" in contest.objection(request)
+    for asked in (Reveal(alone, 0), Query(alone, 0, "validation"), Serve(alone, 0)):
+        assert "asks no" in own.objection(asked)
+    assert contest.objection(Reveal(alone, 0)) == ""
+    shares = np.array([1.0, loans.market.gamma])  # type: ignore[attr-defined]
+    worth = loans.market.payoff  # type: ignore[attr-defined]
+    honest = Settle(alone, 0, "contested", np.array([0, 1]), shares, worth)
+    assert contest.objection(honest) == ""
+    assert "worth is not" in contest.objection(replace(honest, worth=2 * worth))
+    assert "none of the market's" in contest.objection(replace(honest, shares=0.3 * shares))

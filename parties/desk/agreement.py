@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
-from parties.exchange import Enrol, FedpactError, Offer, Request, Terms
+from parties.exchange import Enrol, FedpactError, Offer, Request, Settle, Terms
 
 EXTRAS = ("precision", "card", "by_class")
 
@@ -21,6 +21,11 @@ class Agreement:
         terms: contract -> the terms that the study gives it.
         seeds: the paired repetitions.
         most_epochs: most that an offer may ask for in a round; 0: the firm's own number only.
+        proximal: of the penalty that an offer asks for where models are shared; None: any.
+        asks: what the study's market asks, by kind and part ("Offer", "Query validation"); None:
+            anything.
+        worth, shares: what an action earns with a client of a class, and the shares of it that the
+            market knows, where firms settle; None: any.
         extras: what else may be asked for: "precision" (Fisher information) or "card" (profile
             card) with trained weights, "by_class" with scores.
     """
@@ -29,6 +34,10 @@ class Agreement:
     terms: Mapping[str, Terms]
     seeds: tuple[int, ...]
     most_epochs: int = 0
+    proximal: float | None = None
+    asks: tuple[str, ...] | None = None
+    worth: tuple[tuple[float, ...], ...] | None = None
+    shares: tuple[float, ...] | None = None
     extras: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -60,6 +69,18 @@ class Agreement:
                 return f"{extra} was not agreed"
         if getattr(request, "round", 0) >= max(terms.rounds, 1):
             return f"{terms.contract} has fewer rounds than that"
-        if isinstance(request, Offer) and request.epochs > self.most_epochs:
-            return "the offer asks for more epochs than were agreed"
+        kind = f"{type(request).__name__} {getattr(request, 'part', '')}".strip()
+        if self.asks is not None and kind not in self.asks:
+            return f"a study of this market asks no {kind}"
+        if isinstance(request, Offer):
+            if request.epochs > self.most_epochs:
+                return "the offer asks for more epochs than were agreed"
+            if terms.models and self.proximal not in (None, request.proximal):
+                return "the offer's proximal penalty is not the one that was agreed"
+        if isinstance(request, Settle):
+            worth = None if request.worth is None else tuple(map(tuple, request.worth.tolist()))
+            if self.shares is not None and worth != self.worth:
+                return "an action's worth is not the one that was agreed"
+            if self.shares is not None and not set(request.shares.tolist()) <= set(self.shares):
+                return "the shares are none of the market's"
         return ""

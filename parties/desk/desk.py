@@ -14,12 +14,16 @@ from parties.desk.kept import Kept
 from parties.desk.policy import Policy
 from parties.exchange import (
     Answer,
+    Deal,
     Declaration,
     Enrol,
     ExchangeError,
     Fault,
+    Keys,
+    Offer,
     Refusal,
     Request,
+    Unmask,
     pack,
     unpack,
 )
@@ -41,6 +45,15 @@ class _Question:
     request: Request
     tag: str
     sha256: str
+
+    @property
+    def once(self) -> str:
+        """Where the same question counts as one that was answered: in whatever run, so that one
+        that is held again trains nothing anew; but masks are drawn, and runs enrol, each time."""
+        masks = isinstance(self.request, Keys | Deal | Unmask) or (
+            isinstance(self.request, Offer) and self.request.masking is not None
+        )
+        return self.tag if masks or isinstance(self.request, Enrol) else ""
 
     @property
     def run(self) -> str:
@@ -148,7 +161,7 @@ class Desk:
 
     def _answered(self, question: _Question) -> tuple[Answer, bytes]:
         """What the firm says, or has said when this was asked before."""
-        frame = self._memory.found(question.tag, question.sha256)
+        frame = self._memory.found(question.once, question.sha256)
         if frame is not None:
             said = unpack(read_frame(frame))
             assert isinstance(said, Answer)
@@ -165,7 +178,7 @@ class Desk:
             failed = Fault(type(fault).__name__)
             return failed, write_frame(pack(failed))
         run = question.run if isinstance(answer, Declaration) else None
-        self._memory.keep(question.tag, question.sha256, frame, notes, run)
+        self._memory.keep(question.once, question.sha256, frame, notes, run)
         return answer, frame
 
     def _refusal(self, reason: str) -> tuple[Refusal, bytes]:

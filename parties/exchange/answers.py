@@ -160,7 +160,8 @@ class Served:
 class Revealed:
     """True classes of the validation clients: ids (n,), classes (n,).
 
-    The only outcomes of single clients that can leave a firm, and they go to the operator alone.
+    With the payoffs of `Settled` the only outcomes of single clients that can leave a firm. They go
+    to the operator alone.
     """
 
     ids: Array

@@ -134,7 +134,10 @@ class Terms:
                 "took; with study.watch how many of each class it gets right after each round"
             )
         if settled and clients == "contested":
-            seen.append("true classes of the validation clients, for the joint table")
+            seen.append(
+                "true classes of the validation clients, for the joint table (with several seeds "
+                "clients take turns: sooner or later of most of them)"
+            )
         if settled and clients != "own":
             seen.append(SETTLED[settled].format(clients))
         if self.secure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
@@ -84,12 +85,21 @@ def useful(key: bytes) -> bool:
     return True
 
 
+def sum_of(where: str, total: int, dealers: Iterable[str]) -> str:
+    """Names a sum: firms that were told another total, or other dealers, mask for another one.
+
+    Args:
+        where: the round, by `round_of`; total: examples; dealers: who dealt shares.
+    """
+    return f"{where} {total} {' '.join(sorted(dealers))}"
+
+
 def pair_mask(secret: bytes, firm: str, other: str, key: Array, where: str, count: int) -> Array:
     """What a firm adds for another: the negative, modulo 2^64, of what that one adds for it.
 
     Args:
         secret: the firm's, for masks; key: (2, 32), the other's public keys.
-        where: the round, by `round_of`.
+        where: the sum, by `sum_of`.
         count: words.
     """
     mask = stream(agreed(secret, key[1].tobytes(), f"mask {where}"), count)

@@ -28,7 +28,16 @@ from parties.exchange import (
 )
 from parties.exchange.masks import KEY, SHARE, threshold
 from parties.masking import shamir
-from parties.masking.keys import agreed, derived, opened, pair_mask, public, round_of, seal
+from parties.masking.keys import (
+    agreed,
+    derived,
+    opened,
+    pair_mask,
+    public,
+    round_of,
+    seal,
+    sum_of,
+)
 from parties.masking.words import stream, to_words
 from parties.memory import Memory
 
@@ -138,8 +147,9 @@ class Masker:
         words = to_words(weights.arrays, weights.examples / masking.total)
         words += stream(kept.derived("self"), len(words))
         own = kept.derived("masking")
+        where = sum_of(round_of(step), masking.total, {*masking.sealed, self.firm})
         for name in sorted(masking.sealed):
-            words += pair_mask(own, self.firm, name, masking.keys[name], round_of(step), len(words))
+            words += pair_mask(own, self.firm, name, masking.keys[name], where, len(words))
         dealt, noted = _digest(masking.keys), _seal(masking)
         replace(kept, keys=dealt, masking=noted, model=model).put(step, memory)
         return Masked(

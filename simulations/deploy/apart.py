@@ -45,13 +45,18 @@ def note_exchange(folder: Path, exchange: Exchange) -> None:
         table.writerow(dataclasses.asdict(exchange) | {"seconds": f"{exchange.seconds:.3f}"})
 
 
-def exchange_lines(folder: Path) -> list[str]:
-    """What the exchanges of a run took, for the screen."""
+def exchanges(folder: Path) -> list[dict[str, str]]:
+    """The lines of exchanges.csv so far."""
     try:
         with (folder / EXCHANGES).open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+            return [row for row in csv.DictReader(file) if row["seconds"]]
     except OSError:
         return []
+
+
+def exchange_lines(folder: Path) -> list[str]:
+    """What the exchanges of a run took, for the screen."""
+    rows = exchanges(folder)
     took = sorted(float(row["seconds"]) for row in rows)
     if not took:
         return []

@@ -15,7 +15,7 @@ def write_bundle(
     folder: Path,
     text: str,
     server: str = "simulations.engines.deployed:server",
-    client: str = "simulations.engines.deployed:client",
+    client: str = "simulations.engines.attached:client",
 ) -> None:
     """The folder that `flwr run` packs: it carries the study, and no code but two imports.
 

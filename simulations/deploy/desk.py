@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from parties.exchange import FedpactError
 from parties.firm import Firm
 from parties.privacy import SECRET
 from parties.seals import SealedFirm
+from server.market import Contest
 from simulations.build import build, sha256
 from simulations.deploy.apart import pinned
 from simulations.deploy.firm_file import FirmFile, read_firm_file
@@ -32,6 +34,7 @@ from simulations.study import Study, study_of
 
 def main(arguments: Sequence[str]) -> int:
     """Serve until SIGTERM or Ctrl-C."""
+    os.umask(0o077)  # what it keeps holds models and keys
     parser = argparse.ArgumentParser(
         prog="python -m simulations.deploy desk",
         description="A firm's desk: holds its data and models, answers what its node hands it.",
@@ -62,11 +65,14 @@ def desk_of(folder: FirmFolder, name: str) -> Desk:
     problem = own.objection_to(firm.dataset)
     if problem:
         raise FedpactError(f"{folder.settings}: data {problem}")
-    firm.dataset.hashes()  # reads the firm's own: what is wrong with them is told now
+    # Reads the firm's own data: what is wrong with them is told now.
+    data = json.dumps([digest, firm.dataset.hashes()], sort_keys=True)
     sealed = SealedFirm(firm, name, folder.signing_key, pinned(folder.keys), digest)
     agreed = agreement(study_of(config, away=True), digest)
     audit = Audit(folder.audit, folder.signing_key)
-    return Desk(name, sealed, agreed, own.policy, audit, Kept(folder.memory))
+    # What it knew of another study, or of other data, is not what it would say now.
+    memory = Kept(folder.memory / sha256(data)[:16])
+    return Desk(name, sealed, agreed, own.policy, audit, memory)
 
 
 def agreed_study(folder: FirmFolder) -> tuple[str, str]:
@@ -115,7 +121,12 @@ def firm_of(config: Mapping[str, Any], own: FirmFile, folder: FirmFolder) -> Fir
 
 def agreement(study: Study, digest: str) -> Agreement:
     """What the study lets an operator ask."""
-    strategy = study.strategy
+    strategy, market = study.strategy, study.market
+    worth: tuple[tuple[float, ...], ...] | None = None
+    shares: tuple[float, ...] = (1.0,)
+    if isinstance(market, Contest):
+        worth = tuple(map(tuple, market.payoff.tolist()))
+        shares = (1.0, float(market.gamma))
     extras = {
         "precision": strategy.wants_precision,
         "card": strategy.wants_card,
@@ -126,8 +137,25 @@ def agreement(study: Study, digest: str) -> Agreement:
         terms={name: c.terms(strategy.rounds) for name, c in study.contracts.items()},
         seeds=study.seeds,
         most_epochs=strategy.local_epochs,
+        proximal=float(strategy.proximal),
+        asks=_asked_by(study.market.clients),
+        worth=worth,
+        shares=shares,
         extras=tuple(name for name, wanted in extras.items() if wanted),
     )
+
+
+def _asked_by(clients: str) -> tuple[str, ...]:
+    """What a market with such clients asks, by kind and part."""
+    rounds = ("Offer", "Keys", "Deal", "Unmask")
+    match clients:
+        case "contested":
+            predictions = ("Query validation", "Query contested", "Reveal")
+            return (*rounds, *predictions, "Play", "Settle contested")
+        case "common":
+            return (*rounds, "Query common", "Serve", "Settle common")
+        case _:
+            return (*rounds, "Measure")
 
 
 def _log_to(path: Path) -> None:

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 
 from parties.exchange import FedpactError
 from simulations.build import sha256
-from simulations.deploy.apart import exchange_lines
+from simulations.deploy.apart import exchange_lines, exchanges
 from simulations.deploy.layout import OperatorFolder, find_operator, read_study
 from simulations.engines import EngineError
 from simulations.engines.config_keys import FOLDER
@@ -31,6 +31,7 @@ from simulations.study import Study, study_of
 
 log = logging.getLogger("fedpact")
 
+NUMBER = "run-number.txt"
 COMPLETED, UNKNOWN = "finished:completed", "not known: the SuperLink does not answer"
 CONNECTION = "fedpact"  # in FLWR_HOME/config.toml
 CALL_S = 60.0
@@ -59,7 +60,13 @@ def main(arguments: Sequence[str]) -> int:
     operator = find_operator(chosen.folder)
     study, folder = opened(operator)
     started = time.process_time()
-    Runs(operator, folder, chosen.again, chosen.poll, chosen.wait).hold()
+    try:
+        Runs(operator, folder, chosen.again, chosen.poll, chosen.wait).hold()
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            "fedpact: no longer followed; the run goes on. ./run.sh follows it again\n"
+        )
+        return 130
     if chosen.no_verdict:
         return 0
     verdict = concluded(study, folder)
@@ -90,7 +97,7 @@ def opened(operator: OperatorFolder) -> tuple[Study, RunFolder]:
             f"{saved} is of another study. Move {folder.path} away, and hold this one anew."
         )
     if not saved.exists():
-        origin = provenance(study, "Deployment", [])
+        origin = {**provenance(study, "Deployment", []), "command": ["./run.sh"]}
         folder.start(config, False, {**origin, "study_sha256": promised})
     terminal.set_up_logging(folder.path, True)
     return study, folder
@@ -131,6 +138,7 @@ class Runs:
     ) -> None:
         self._operator, self._folder = operator, folder
         self._again, self._poll_s, self._wait_s = again, poll_s, wait_s
+        self._said = len(exchanges(folder.path))
 
     def hold(self) -> None:
         """Hand the study in until a run of it is completed.
@@ -141,9 +149,16 @@ class Runs:
         """
         ended = self._folder.path / ENDED
         for attempt in range(self._again + 1):
-            ended.unlink(missing_ok=True)
-            number = self._hand_in()
-            log.info("run %s: handed in (%d of at most %d)", number, attempt + 1, self._again + 1)
+            number = self._going_on() if attempt == 0 else ""
+            if number:
+                log.info("run %s: still going on", number)
+            else:
+                ended.unlink(missing_ok=True)
+                number = self._hand_in()
+                (self._folder.path / NUMBER).write_text(f"{number}\n", encoding="utf-8")
+                log.info(
+                    "run %s: handed in (%d of at most %d)", number, attempt + 1, self._again + 1
+                )
             status = self._follow(number)
             if status == COMPLETED:
                 return
@@ -154,6 +169,26 @@ class Runs:
             f"{self._again + 1} runs ended without a verdict. superlink.log says why. What was "
             "finished is kept: mend that, and run the same command again."
         )
+
+    def _say_how_far(self) -> None:
+        """A line for every exchange with the firms that was new."""
+        lines = exchanges(self._folder.path)
+        for number, row in enumerate(lines[self._said :], self._said + 1):
+            log.info(
+                "exchange %d: %s questions (%s), %s of %s firms answered, %.1f s",
+                *(number, row["questions"], row["kinds"], row["answered"], row["firms"]),
+                float(row["seconds"]),
+            )
+        self._said = len(lines)
+
+    def _going_on(self) -> str:
+        """The number of a run that was handed in before and has not ended, or ""."""
+        try:
+            number = (self._folder.path / NUMBER).read_text(encoding="utf-8").strip()
+        except OSError:
+            return ""
+        status = _status(number)
+        return number if status and not status.startswith("finished") else ""
 
     def _hand_in(self) -> str:
         """The number of a new run; a SuperLink that is being started is waited for."""
@@ -176,11 +211,11 @@ class Runs:
         """How a run ended. A SuperLink that was killed marks it failed when it is back."""
         last, heard = "", time.monotonic()
         while True:
-            said = _flwr("ls", CONNECTION, "--run-id", number, "--format", "json")
-            found = re.search(r'"status": *"([^"]+)"', said)
-            status = found[1] if found else UNKNOWN
+            found = _status(number)
+            status = found or UNKNOWN
             if status != last:
                 log.info("run %s: %s", number, status)
+            self._say_how_far()
             if status.startswith("finished"):
                 return status
             if found:
@@ -192,6 +227,13 @@ class Runs:
                 )
             last = status
             time.sleep(self._poll_s)
+
+
+def _status(number: str) -> str:
+    """Of a run; "" where the SuperLink does not answer, or knows no such run."""
+    said = _flwr("ls", CONNECTION, "--run-id", number, "--format", "json")
+    found = re.search(r'"status": *"([^"]+)"', said)
+    return found[1] if found else ""
 
 
 def _flwr(*words: str) -> str:

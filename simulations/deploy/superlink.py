@@ -31,6 +31,7 @@ from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from parties.exchange import FedpactError
 from simulations.deploy.layout import OperatorFolder, find_operator
 
 FLEET = "/v1/fleet/"
@@ -138,6 +139,17 @@ def _stamp(scope: Scope) -> tuple[bytes, str] | None:
     return key, text
 
 
+def _opened(address: tuple[str, int], family: socket.AddressFamily) -> socket.socket:
+    try:
+        return socket.create_server(address, family=family)
+    except OSError as fault:
+        raise FedpactError(
+            f"Port {address[1]} cannot be opened ({fault.strerror}); a SuperLink needs its port "
+            "and the next one. Stop what has it (./stop.sh), or write the deployment with another "
+            "port=..., which firms then have to reach."
+        ) from fault
+
+
 def main(arguments: Sequence[str]) -> int:
     """Serve until a signal ends it."""
     parser = argparse.ArgumentParser(
@@ -164,8 +176,8 @@ def _serve(folder: OperatorFolder, listen: str, port: int, control_port: int) ->
     def run(app: ASGIApp, **settings: Any) -> None:
         # Were this not called any more (another Flower), no port but the loopback one would open.
         family = socket.AF_INET6 if ":" in listen else socket.AF_INET
-        opened = socket.create_server((listen, port), family=family)
-        inner = socket.create_server((settings["host"], settings["port"]))
+        opened = _opened((listen, port), family)
+        inner = _opened((settings["host"], settings["port"]), socket.AF_INET)
         gate = Gate(app, port, time.time(), folder.nodes)
         config = uvicorn.Config(gate, **settings)
         server = uvicorn.Server(config)

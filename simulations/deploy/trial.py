@@ -163,7 +163,7 @@ def trial(folder: Deployment) -> Iterator[Trial]:
 
 def main(arguments: Sequence[str]) -> int:
     """Write a deployment, or take the one that is there; start everything; hold the study."""
-    from simulations.deploy.writing import place_of, write
+    from simulations.deploy.writing import digest_of, place_of, write
 
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(
@@ -176,10 +176,10 @@ def main(arguments: Sequence[str]) -> int:
     out = Path(place.out)
     if not out.exists():
         write(arguments)
-    elif overrides:
+    elif overrides and digest_of(overrides) != Deployment(out).digest.read_text().split()[0]:
         raise FedpactError(
-            f"out is {place.out}, which exists, and holds what it was written for. Leave out "
-            f"{overrides[0]} to hold that, or name another folder."
+            f"out is {place.out}, which exists, and holds another study. To go on with that one: "
+            f"python -m simulations.deploy trial out={place.out}; for this one name another folder."
         )
     folder = Deployment(out.resolve())
     if not folder.study.is_file():
@@ -196,6 +196,9 @@ def main(arguments: Sequence[str]) -> int:
                 _say(f"{firm:9} {held.log(folder.firm(firm).path / 'supernode.sh')}, desk.out")
             run = folder.operator.path / "run.sh"
             return subprocess.run([str(run), "--poll", "2"], env=held.environment).returncode
+        except KeyboardInterrupt:
+            _say(f"stopping; trial out={place.out} goes on")
+            return 130
         finally:
             for part in (*(folder.firm(firm).path for firm in firms), folder.operator.path):
                 held.call(part / "stop.sh")

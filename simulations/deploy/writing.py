@@ -97,6 +97,18 @@ def write(words: Sequence[str]) -> int:
     return 0
 
 
+def digest_of(overrides: Sequence[str]) -> str:
+    """sha256 of the study that a deployment with these overrides would hold."""
+    return sha256(_settled_at_home(_composed(overrides)))
+
+
+def _settled_at_home(config: DictConfig) -> str:
+    """The study as one line of JSON: nobody but the firms knows what clients turn out to be."""
+    if config["market"]["_target_"] != _OWN_CASES:
+        config["study"]["settles"] = "firms"
+    return as_text(config)
+
+
 def write_deployment(config: DictConfig, place: Place) -> None:
     """Write the folder `place.out` whole, or nothing.
 
@@ -106,9 +118,7 @@ def write_deployment(config: DictConfig, place: Place) -> None:
     Raises:
         FedpactError: the study is none that can be held, or the folder exists.
     """
-    if config["market"]["_target_"] != _OWN_CASES:
-        config["study"]["settles"] = "firms"  # nobody else knows what clients turn out to be
-    text = as_text(config)
+    text = _settled_at_home(config)
     study = study_of(json.loads(text), away=True)
     if study.at_hand:
         study = study_of(json.loads(text))  # with the data, more can be checked

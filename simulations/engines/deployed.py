@@ -1,8 +1,4 @@
-"""The two Flower apps of a deployment: the same as in every engine, at the operator and at firms.
-
-What runs at a firm is started anew for every message: it loads no more than it must (no torch), and
-hands the question to the firm's desk. So this module imports late.
-"""
+"""The ServerApp of a deployment: the same as in every engine, with firms elsewhere."""
 
 from __future__ import annotations
 
@@ -12,11 +8,9 @@ from typing import TYPE_CHECKING
 
 from flwr.app import Context
 
-from parties.answering import Answering
-from parties.app import client_app
 from parties.exchange import FedpactError
 from server.app import server_app
-from simulations.engines.config_keys import DESK, DIGEST, FOLDER
+from simulations.engines.config_keys import DIGEST, FOLDER
 
 if TYPE_CHECKING:
     from server.docket import Docket
@@ -24,12 +18,6 @@ if TYPE_CHECKING:
 
 OTHER_S = 120.0  # how long another app that writes to the same results is waited for
 ENDED = "ended.txt"  # in the results: why the study cannot go on
-
-
-def _desk_of(context: Context) -> Answering:
-    from parties.desk.attached import Attached
-
-    return Attached(Path(str(context.node_config[DESK])))
 
 
 def _docket_of(context: Context) -> Docket:
@@ -56,5 +44,4 @@ def _folder(context: Context) -> Path:
 
 
 _held = ExitStack()  # until this process ends
-client = client_app(_desk_of)
 server = server_app(_docket_of, _apart_of, _ended)

@@ -6,6 +6,9 @@
 {% set args = "flower-supernode" %}
 {% include "started.sh" %}
 cd "$here"
+case $here in
+    *[\"\\]*) echo "supernode.sh: move this folder: its path has a quote or a backslash" >&2; exit 2 ;;
+esac
 exec flower-supernode \
     --superlink "${FEDPACT_OPERATOR:-{{ address }}}" \
     --root-certificates "$here/ca.crt" \

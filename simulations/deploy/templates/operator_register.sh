@@ -13,6 +13,12 @@ if [ "${1:-}" = remove ]; then
     rm "nodes/$firm.id"
     exit 0
 fi
+# A SuperLink that was started a moment ago does not answer yet.
+tries=0
+until flwr supernode list fedpact --format json > /dev/null 2>&1 || [ $tries -ge 20 ]; do
+    tries=$((tries + 1))
+    sleep 1
+done
 failed=0
 for key in nodes/*.pub; do
     firm=$(basename "$key" .pub)
