@@ -47,6 +47,7 @@ from parties.exchange import (
 )
 from parties.exchange.masks import KEY, SEALED, SHARE
 from parties.wire import is_framed, read_record, read_records, write_record, write_records
+from server.transport import _tagged
 
 OPEN = Terms("full_sharing", models=True, predictions=True, rounds=2)
 CLOSED = Terms("no_sharing", models=False, predictions=False)
@@ -274,6 +275,24 @@ def test_a_bundle_that_is_not_what_it_says_is_refused(about: dict[str, Any], say
     record["about"] = ConfigRecord({**facts, **about})
     with pytest.raises(ExchangeError, match=says):
         read_records(record)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000000,), }",
+        "{'descr': [",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (2, 99999999999999999999), }",
+        "nonsense",
+    ],
+)
+def test_a_reply_of_nonsense_is_its_firms_fault_and_nobody_elses(header: str) -> None:
+    begin = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    bad = FlowerArray("float64", (1,), "numpy.ndarray", begin)
+    record = write_records([("t", pack(Refusal("no")))])
+    record["arrays"] = ArrayRecord({"w": bad})
+    with pytest.raises(ExchangeError, match="cannot be read"):
+        _tagged(record, 1)
 
 
 @given(data=st.binary(max_size=300), cuts=st.lists(st.integers(0, 300), max_size=4))

@@ -510,6 +510,22 @@ def test_messages_that_come_twice_and_late_break_no_round(private: bool) -> None
         assert found.arrays["w"].tobytes() == expected.arrays["w"].tobytes()
 
 
+class Pinned(Consortium):
+    """An operator that tells firms different totals: the others' models round to nothing."""
+
+    def answer(self, name: str, asked: Any) -> Answer:
+        if isinstance(asked, Offer) and name != "firm_0":
+            assert asked.masking is not None
+            asked = replace(asked, masking=replace(asked.masking, total=10**18))
+        return super().answer(name, asked)
+
+
+def test_who_tells_firms_different_totals_gets_no_models_sum() -> None:
+    honest = Consortium(models(3)).hold()[1]
+    assert honest is not None
+    assert Pinned(models(3)).hold()[1] is None  # their masks are for another sum, and stay on
+
+
 def test_a_firm_masks_nothing_for_firms_that_it_has_dealt_no_shares_to() -> None:
     consortium = Consortium(models(4))
     consortium.hold()

@@ -341,6 +341,9 @@ def test_a_firm_hands_over_its_start_with_a_noised_update(hospital: Firm) -> Non
         ({"precision": True}, "more than weights"),
         ({"round": 2}, "pays for 2 rounds"),
         ({"model": True}, "one update a round"),
+        ({"epochs": 2}, "one update a round"),
+        ({"epochs": 0}, "one update a round"),
+        ({"proximal": 1e-4}, "one update a round"),
     ],
 )
 def test_a_firm_refuses_what_its_noise_would_not_cover(
