@@ -74,7 +74,7 @@ class Study:
         plain = self.name.replace("_", "").replace("-", "")
         if not plain.isalnum() or not plain.isascii():
             raise FedpactError(
-                f"study.name is {self.name!r}; legal are letters (a to z), digits, '_' and '-' "
+                f"study.name is {self.name!r}; legal are ASCII letters, digits, '_' and '-' "
                 "(it names the run's folder)."
             )
         if BASELINE not in self.contracts:

@@ -627,6 +627,7 @@ TINY = (
 )
 
 
+@pytest.mark.long
 def test_the_campaign_leaves_tables_and_a_report_and_goes_on_where_it_was(
     here: Any, tmp_path: Path
 ) -> None:

@@ -158,6 +158,7 @@ def test_more_images_than_there_are_are_refused_before_anything_is_trained(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_a_killed_campaign_of_methods_goes_on_and_trains_nothing_twice(
     here: Callable[..., Told], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,6 +307,7 @@ def test_a_campaign_of_views_that_cannot_be_is_refused(
         replace(CanonicalArm(Judge((ZeroShot(),))), **changes)
 
 
+@pytest.mark.long
 def test_a_killed_campaign_of_views_goes_on_and_retrains_nothing_twice(
     here: Callable[..., Told], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

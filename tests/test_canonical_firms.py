@@ -107,7 +107,7 @@ def test_added_scores_beat_either_firms_own() -> None:
         assert told.probs.shape[1] == 4  # poses, not classes
     found = []
     for others in ({}, {"firm_1": opinions[1]}):
-        served = firms[0].answer(Serve(PREDICTIONS, 0, others=others), memories[0])
+        served = firms[0].answer(Serve(PREDICTIONS, 0, others=others), Memory())
         assert isinstance(served, Served)
         found.append(float(np.mean(served.classes == truth)))
     assert found[1] > found[0] + 0.02

@@ -203,6 +203,7 @@ def test_a_rule_that_no_cell_would_use_is_refused(here: Any) -> None:
     assert "compare, pair under mine: median needs" in told.stderr
 
 
+@pytest.mark.long
 def test_every_cell_of_the_photographs_can_be_built(here: Any, tmp_path: Path) -> None:
     folder = write_fashion(tmp_path / "fashion")
     small = (f"parties.firm_0.dataset.folder={folder}", "parties.firm_0.dataset.limit=400")

@@ -319,6 +319,7 @@ def test_a_study_whose_data_are_here_is_checked_with_them(tmp_path: Path) -> Non
 ONCE = ("--no-verdict", "--again", "0")
 
 
+@pytest.mark.long
 @pytest.mark.flower
 def test_real_nodes_with_tls_and_keys_answer_and_scripts_say_how_a_run_ended() -> None:
     with federation(*SMALL_LOANS, echo=True) as held:

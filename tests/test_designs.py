@@ -108,6 +108,7 @@ LOANS = (
 )
 
 
+@pytest.mark.long
 def test_a_search_killed_in_the_middle_goes_on_to_the_same_table(
     here: Here, tmp_path: Path
 ) -> None:

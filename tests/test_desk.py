@@ -843,6 +843,7 @@ def trains(folder: Path) -> bool:
     return log.exists() and b'"Offer"' in log.read_bytes()
 
 
+@pytest.mark.long
 def test_a_desk_that_was_killed_while_it_trained_goes_on_to_the_same_answers(
     tmp_path: Path,
 ) -> None:

@@ -265,6 +265,7 @@ def test_a_run_folder_is_not_taken_for_a_sweeps(here: Callable[..., Told], tmp_p
     assert "holds a run that is no sweep" in err
 
 
+@pytest.mark.long
 def test_a_sweep_that_was_cut_off_twice_goes_on_to_the_same_table(
     here: Callable[..., Told], tmp_path: Path
 ) -> None:

@@ -110,7 +110,10 @@ class _Job:
         with self._guarded():
             config = json.loads(text)
             self._study = study_of(config, _part)
-            self._keys = {name: sha256(_text(part)) for name, part in config["parties"].items()}
+            # What batches make differs in the last bits: it is not remembered for those alone.
+            how = "together" if limits.together else "alone"
+            parties = config["parties"].items()
+            self._keys = {name: f"{sha256(_text(part))} {how}" for name, part in parties}
             self.seeds = self._study.seeds
 
     def row(self) -> dict[str, Any]:
