@@ -100,8 +100,8 @@ def held(net: tuple[str, tuple[str, ...]]) -> Iterator[Federation]:
     with federation(*SMALL_LOANS, host=host, echo=True) as made:
         operator = made.folder.operator
         make_node_keys(operator.path / "removed.key", operator.nodes / "removed.pub")
-        made.start_superlink(inside)
-        made.register(inside)
+        made.trial.start_superlink(inside)
+        made.trial.register(inside)
         yield made
 
 
