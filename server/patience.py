@@ -34,7 +34,8 @@ class Patience:
 
     A node that dies takes its question with it: Flower says so about a minute later, and the
     question is asked again once the node is back. Should a question be lost without a word, it is
-    asked again after a long while. Whoever is merely busy gets it twice, and answers it once.
+    asked again after a long while, or sooner where half of the firms have answered. Whoever is
+    merely busy gets it twice, and answers it once.
 
     Args:
         poll_s: between two looks for replies.
@@ -64,6 +65,7 @@ class Patience:
         failed: dict[str, Message] = {}
         firms: dict[str, str] = {}  # message id -> firm
         waiting = {n: _Open(make, node, wait=self.first_s) for n, (node, make) in questions.items()}
+        begun = time.monotonic()
         while waiting and time.monotonic() < deadline:
             due = self._due(grid, waiting)
             if due:
@@ -79,9 +81,18 @@ class Patience:
                 else:
                     found[name] = reply
                     del waiting[name]
+                    if 2 * len(found) >= len(questions):
+                        self._soon(waiting, begun)
             if waiting:
                 time.sleep(self.poll_s)
         return {**failed, **found}
+
+    def _soon(self, waiting: Mapping[str, _Open], begun: float) -> None:
+        """Ask the rest again after three times what the others took, for the first time."""
+        now = time.monotonic()
+        for question in waiting.values():
+            if question.asked == 1 and not question.lost:
+                question.again = min(question.again, now + 2 * (now - begun) + 15 * self.poll_s)
 
     def _due(self, grid: Grid, waiting: Mapping[str, _Open]) -> list[str]:
         """Firms that are to be asked now, or again."""

@@ -328,9 +328,12 @@ def test_a_known_node_that_flower_thinks_is_online_is_told_to_come_again(tmp_pat
     strange = ec.generate_private_key(ec.SECP384R1())
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 412, "headers": []})
+        status = 500 if scope["path"].endswith("push-messages") else 412
+        await send({"type": "http.response.start", "status": status, "headers": []})
 
     gate = Gate(app, 9, time.time() - 60, tmp_path)
+    # A database that is locked for a moment costs no answer.
+    assert status_of(gate, signed(known), "push-messages") == 503
     assert status_of(gate, signed(known), "activate-node") == 503
     assert status_of(gate, signed(known), "register-node") == 412
     assert status_of(gate, signed(strange), "activate-node") == 412

@@ -85,6 +85,10 @@ class Gate:
             if message["type"] == "http.response.start":
                 if message["status"] == 401:
                     self._heard.pop(stamp, None)  # else strangers fill the memory
+                if message["status"] == 500:
+                    # Its database was locked, with many nodes: at 500 an answer would be lost.
+                    log.warning("%s failed: the node is told to come again", asked)
+                    message = {**message, "status": 503}
                 if message["status"] == 412 and scope["path"] == ACTIVATE and self._knows(stamp[0]):
                     # It was killed and is back before Flower has noticed that it was gone (a
                     # minute). At 412 it would end, at 503 it asks again.
