@@ -71,11 +71,9 @@ def read_records(record: RecordDict) -> list[tuple[str, Packed]]:
     if not isinstance(tags, list) or not isinstance(sizes, list) or len(tags) != len(sizes):
         raise ExchangeError("messages in one frame need a tag and a size each.")
     whole = [size for size in sizes if type(size) is int and size > 0]
-    if content.dtype != np.uint8 or content.ndim != 1 or sum(whole) != len(content):
+    fits = content.dtype == np.uint8 and content.ndim == 1 and sum(whole) == content.size
+    if not fits or len(whole) != len(sizes):
         raise ExchangeError(f"messages of {sizes[:9]} bytes do not make up {content.size}.")
-    ends = np.cumsum([0, *whole]).tolist()
-    data = content.tobytes()
-    if len(whole) != len(tags):
-        raise ExchangeError(f"messages have the sizes {sizes[:9]}; legal are whole numbers > 0.")
+    ends, data = np.cumsum([0, *whole]).tolist(), content.tobytes()
     pairs = zip(tags, ends[:-1], ends[1:], strict=True)
     return [(str(tag), read_frame(data[begin:end])) for tag, begin, end in pairs]

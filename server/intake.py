@@ -74,7 +74,8 @@ class Limits:
         max_norm: largest L2 norm of a model's weights.
         minimum_firms: a run ends where fewer firms enrol, or answer when models are measured. (A
             round of training with too few for its rule is void, and the next one is held.)
-        wait_s: seconds to wait for one round's answers.
+        wait_s: seconds to wait for a firm's answer to one question; where sessions are held side by
+            side it gets several at once, and so many times as long.
         abreast: sessions that are held side by side where firms are far away.
     """
 

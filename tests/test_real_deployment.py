@@ -128,7 +128,6 @@ def hold_while_one_is_killed(
     process.wait(10)
     hospitals.processes[victim] = again(held, victim)
     assert runner.wait(400) == 0, held.trial.read_log(held.folder.operator.path / "run.sh")[-3000:]
-    assert verdict_of(held.folder.operator.results) == hospitals.expected
     whole_logs(held.folder, HOSPITALS)
 
 
@@ -145,34 +144,22 @@ def moments(count: int, kind: str, first: float, last: float) -> list[tuple[int,
     return [(seed, draw.uniform(first, last)) for seed in range(count)]
 
 
-@pytest.mark.long
-@pytest.mark.flower
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(("seed", "moment"), moments(10, "node", 6, 40))
-def test_a_node_killed_in_the_middle_comes_back_and_the_result_is_the_same(
-    hospitals: Hospitals, seed: int, moment: float
-) -> None:
-    hold_while_one_is_killed(hospitals, f"{HOSPITALS[seed % 2]} node", moment, seed % 3 > 0)
+VICTIMS = [
+    *[(f"{HOSPITALS[seed % 2]} node", at, seed % 3 > 0) for seed, at in moments(10, "node", 6, 40)],
+    *[("superlink", at, seed % 2 > 0) for seed, at in moments(10, "superlink", 6, 40)],
+    *[(f"{HOSPITALS[seed % 2]} desk", at, True) for seed, at in moments(4, "desk", 6, 40)],
+]
 
 
 @pytest.mark.long
 @pytest.mark.flower
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("seed", "moment"), moments(10, "superlink", 6, 40))
-def test_an_operator_killed_in_the_middle_goes_on_and_the_result_is_the_same(
-    hospitals: Hospitals, seed: int, moment: float
+@pytest.mark.parametrize(("victim", "moment", "whole_family"), VICTIMS)
+def test_whoever_is_killed_in_the_middle_comes_back_and_the_result_is_the_same(
+    hospitals: Hospitals, victim: str, moment: float, whole_family: bool
 ) -> None:
-    hold_while_one_is_killed(hospitals, "superlink", moment, seed % 2 > 0)
-
-
-@pytest.mark.long
-@pytest.mark.flower
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(("seed", "moment"), moments(4, "desk", 6, 40))
-def test_a_desk_killed_in_the_middle_comes_back_and_the_result_is_the_same(
-    hospitals: Hospitals, seed: int, moment: float
-) -> None:
-    hold_while_one_is_killed(hospitals, f"{HOSPITALS[seed % 2]} desk", moment, True)
+    hold_while_one_is_killed(hospitals, victim, moment, whole_family)
+    assert verdict_of(hospitals.held.folder.operator.results) == hospitals.expected
 
 
 # ------------------------------------------------------------------------------------ many firms

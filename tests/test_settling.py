@@ -91,7 +91,7 @@ def test_a_price_is_paid_by_firms_that_settle_at_home_too(tmp_path: Path) -> Non
         assert sign * gain[0] != 0
 
 
-def test_no_class_of_a_contested_client_reaches_an_operator_whose_firms_tell_sums(
+def test_an_operator_whose_firms_tell_sums_gets_outcomes_of_validation_clients_only(
     tmp_path: Path,
 ) -> None:
     tells = [f"parties.{name}.tells=sums" for name in ("lender_a", "lender_b")]
@@ -99,16 +99,12 @@ def test_no_class_of_a_contested_client_reaches_an_operator_whose_firms_tell_sum
     answers = [unpack(packed) for sender, _, packed in grid.log if sender != "operator"]
     settled = [a for a in answers if isinstance(a, Settled)]
     assert len(settled) == 2 * 4 * 2  # firms, contracts, seeds
-    assert all(a.payoffs is None and a.ids is None for a in settled)
-    classes = [a for a in answers if isinstance(a, Revealed)]
+    assert all(a.payoffs is None and a.ids is None and not a.scores for a in settled)
     study = study_of(plain(*SMALL_LOANS))
-    contested = {int(i) for seed in study.seeds for i in study.nature(seed, "contested")[0]}
-    for seed in study.seeds:
-        validation = set(study.nature(seed, "validation")[0].tolist())
-        told = [set(a.ids.tolist()) for a in classes]
-        assert validation in told
-        assert validation.isdisjoint(study.nature(seed, "contested")[0].tolist())
-    assert contested  # there was something to keep
+    validation = [study.nature(seed, "validation")[0].tolist() for seed in study.seeds]
+    revealed = [a.ids.tolist() for a in answers if isinstance(a, Revealed)]
+    assert len(revealed) == len(settled)
+    assert all(ids in validation for ids in revealed)
 
 
 def test_sums_give_the_same_gain_and_an_interval_that_is_about_as_wide(tmp_path: Path) -> None:

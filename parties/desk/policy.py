@@ -8,9 +8,7 @@ from typing import final
 
 from parties import privacy
 from parties.exchange import Answer, Enrol, FedpactError, Request, Reveal, Settled
-
-SHARES = ("models", "predictions")
-TELLS = ("clients", "sums")
+from parties.firm import SHAREABLE, TELLS
 
 
 @final
@@ -31,7 +29,7 @@ class Policy:
     """
 
     contracts: tuple[str, ...] | None = None
-    shares: tuple[str, ...] = SHARES
+    shares: tuple[str, ...] = SHAREABLE
     tells: str = "clients"
     validation_outcomes: bool = True
     most_rounds: int | None = None
@@ -48,9 +46,9 @@ class Policy:
             if not words:
                 raise _bad(name, value, "a list of names", f"Write a list: {name}: [...]")
             object.__setattr__(self, name, tuple(value))
-        unknown = sorted(set(self.shares) - set(SHARES))
+        unknown = sorted(set(self.shares) - set(SHAREABLE))
         if unknown:
-            raise _bad("shares", unknown, f"some of {list(SHARES)}", "Write [] to share nothing")
+            raise _bad("shares", unknown, f"some of {list(SHAREABLE)}", "Write [] to share nothing")
         if self.tells not in TELLS:
             raise _bad("tells", self.tells, " and ".join(TELLS), "Write tells: sums to tell less")
         flags = {"validation_outcomes": "false to tell none", "masks_only": "true to hide models"}
@@ -72,7 +70,7 @@ class Policy:
         terms = request.terms
         if self.contracts is not None and terms.contract not in self.contracts:
             return f"policy.contracts does not hold {terms.contract}"
-        for kind in SHARES:
+        for kind in SHAREABLE:
             if getattr(terms, kind) and kind not in self.shares:
                 return f"policy.shares does not hold {kind}, and {terms.contract} shares them"
         if self.most_rounds is not None and terms.rounds > self.most_rounds:

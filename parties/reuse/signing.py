@@ -28,21 +28,30 @@ def make_keys(folder: Path, firm: str) -> tuple[Path, Path]:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    try:
-        file = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    except OSError as fault:
-        raise FedpactError(
-            f"The key {secret} cannot be made ({fault.strerror}); a key is never replaced. Name "
-            "another folder, or move the old key away."
-        ) from fault
-    with os.fdopen(file, "wb") as opened:
-        opened.write(private)
+    write_secret(secret, private)
     public.write_bytes(
         key.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
     )
     return secret, public
+
+
+def write_secret(path: Path, content: bytes) -> None:
+    """A file for its owner's eyes only, never in the place of another.
+
+    Raises:
+        FedpactError: there is one already.
+    """
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    except OSError as fault:
+        raise FedpactError(
+            f"The key {path} cannot be made ({fault.strerror}); a key is never replaced. Name "
+            "another folder, or move the old key away."
+        ) from fault
+    with os.fdopen(file, "wb") as opened:
+        opened.write(content)
 
 
 def sign(content: bytes, secret: Path) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import resource
 import shutil
 import statistics
 import tempfile
@@ -69,7 +68,7 @@ class Exchanges:
 
 
 def report() -> None:
-    """Print what an exchange takes, and what the whole study took."""
+    """Print what an exchange takes."""
     for line in lines():
         print(line)
 
@@ -89,12 +88,10 @@ def lines(study: Sequence[str] = STUDY) -> list[str]:
             for firm in firms:
                 held.start_node(firm)
             found = [*_no_ops(held), *_study(held)]
-    cpu = sum(getattr(resource.getrusage(resource.RUSAGE_CHILDREN), f"ru_{k}time") for k in "us")
     return [
         f"{len(firms)} nodes and the operator on this machine, TLS, node keys, signed models",
         "exchange                 questions  seconds of each",
         *(one.line for one in found),
-        f"CPU of all processes that have ended: {cpu:.0f} s",
     ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from parties.exchange import FedpactError
+from parties.reuse.signing import write_secret
 
 LOOPBACK = ("localhost", "127.0.0.1")
 SLACK = timedelta(hours=1)  # clocks differ
@@ -102,23 +101,6 @@ def make_node_keys(secret: Path, public: Path) -> None:
         serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
     )
     public.write_bytes(line + b"\n")
-
-
-def write_secret(path: Path, content: bytes) -> None:
-    """A file for its owner's eyes only, never in the place of another.
-
-    Raises:
-        FedpactError: there is one already.
-    """
-    try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    except OSError as fault:
-        raise FedpactError(
-            f"The key {path} cannot be made ({fault.strerror}); a key is never replaced. Move the "
-            "old one away first."
-        ) from fault
-    with os.fdopen(file, "wb") as opened:
-        opened.write(content)
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:

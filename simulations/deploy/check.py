@@ -21,9 +21,9 @@ from parties.datasets.own import OwnData, read
 from parties.datasets.own.description import PARTS, Finding
 from parties.datasets.own.examples import EXAMPLES
 from parties.datasets.own.holding import UNKNOWN, Holding
-from parties.desk.policy import SHARES, Policy
+from parties.desk.policy import Policy
 from parties.exchange import Array, FedpactError, Measure, Reveal, Terms
-from parties.firm import Firm
+from parties.firm import SHAREABLE, Firm
 from server.market import Market
 from server.verdict import BASELINE
 from simulations.build import sha256
@@ -186,7 +186,7 @@ def _terms(study: Study, contract: str) -> Terms:
 def _refusal(study: Study, contract: str, firm: Firm, policy: Policy) -> str:
     """Why the firm will take no part in a contract, or ""."""
     terms = _terms(study, contract)
-    kept = [kind for kind in SHARES if getattr(terms, kind) and kind not in firm.shares]
+    kept = [kind for kind in SHAREABLE if getattr(terms, kind) and kind not in firm.shares]
     why = f"the study has {firm.name} share no {kept[0]}" if kept else ""
     return policy.objection(Measure(terms, study.seeds[0])) or why
 

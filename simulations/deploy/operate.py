@@ -39,7 +39,7 @@ AWAY_S = 1800.0  # how long a SuperLink that does not answer is waited for
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Hold the study to its verdict; exit status 1 where it could not be held."""
+    """Hold the study to its verdict; an exit status of 130 where a person ended the watching."""
     parser = argparse.ArgumentParser(
         prog="python -m simulations.deploy operate",
         description="Hold the study with the firms whose nodes are connected, and judge it.",
