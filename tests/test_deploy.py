@@ -20,6 +20,10 @@ import yaml
 from cryptography import x509
 from cryptography.x509 import verification
 from flwr.cli.supernode.register import try_load_public_key
+from flwr.supercore.constant import SQLITE_PRAGMAS
+from flwr.supercore.object_store.sql_object_store import SqlObjectStore
+from sqlalchemy import event, text
+from sqlalchemy.pool import Pool
 
 import conf
 from parties.exchange import FedpactError
@@ -30,6 +34,7 @@ from simulations.deploy.__main__ import main
 from simulations.deploy.bundle import write_bundle
 from simulations.deploy.certificates import Authority
 from simulations.deploy.layout import Deployment, FirmFolder, find_firm
+from simulations.deploy.superlink import LOCKED_S, wait_for_locks
 from simulations.deploy.writing import Place, write_deployment
 from simulations.engines.flower_run import MARK
 from simulations.study import Study, study_of
@@ -314,6 +319,19 @@ def test_a_study_whose_data_are_here_is_checked_with_them(tmp_path: Path) -> Non
     with pytest.raises(FedpactError, match="The two firms contest different clients"):
         write_deployment(config_of(*SMALL_LOANS, other), Place(str(tmp_path / "d")))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore:No path_separator:DeprecationWarning")
+def test_the_superlink_waits_longer_for_its_database_than_flower_does(tmp_path: Path) -> None:
+    store = SqlObjectStore(str(tmp_path / "state.db"))
+    event.listen(Pool, "checkout", wait_for_locks)
+    try:
+        store.initialize()
+        with store.session() as session:
+            waits = session.execute(text("PRAGMA busy_timeout")).scalar()
+    finally:
+        event.remove(Pool, "checkout", wait_for_locks)
+    assert waits == 1000 * LOCKED_S > int(dict(SQLITE_PRAGMAS)["busy_timeout"])
 
 
 ONCE = ("--no-verdict", "--again", "0")

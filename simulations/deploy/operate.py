@@ -36,6 +36,7 @@ COMPLETED, UNKNOWN = "finished:completed", "not known: the SuperLink does not an
 CONNECTION = "fedpact"  # in FLWR_HOME/config.toml
 CALL_S = 60.0
 AWAY_S = 1800.0  # how long a SuperLink that does not answer is waited for
+LOOK, LONGEST_LOOK_S = 0.03, 10.0  # share of its time that a run is not looked at; seconds
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -124,7 +125,7 @@ class Runs:
         operator: whose FLWR_HOME (in the environment) says where the SuperLink is.
         folder: of the results; sessions and rounds that are on file are not held again.
         again: how often a run is handed in again.
-        poll_s: between two looks at it.
+        poll_s: between two looks at it, at first.
         wait_s: for a SuperLink that takes no run.
     """
 
@@ -210,6 +211,7 @@ class Runs:
     def _follow(self, number: str) -> str:
         """How a run ended. A SuperLink that was killed marks it failed when it is back."""
         last, heard = "", time.monotonic()
+        begun = heard
         while True:
             found = _status(number)
             status = found or UNKNOWN
@@ -226,7 +228,9 @@ class Runs:
                     "the same command again: it goes on."
                 )
             last = status
-            time.sleep(self._poll_s)
+            # A look costs a second of CPU, which where all is on one machine the nodes want.
+            long = LOOK * (time.monotonic() - begun)
+            time.sleep(max(self._poll_s, min(long, LONGEST_LOOK_S)))
 
 
 def _status(number: str) -> str:

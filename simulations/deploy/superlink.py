@@ -8,6 +8,9 @@ of the loopback interface.
 
 A signature of Flower's covers the time and not what is asked, and is good for 305 seconds. So a
 signed time is heard once.
+
+Whoever finds Flower's database locked for 5 seconds loses what he brought, and the operator's app
+waits three minutes for the rest of it. With twenty nodes that happens; so here he waits longer.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ import uvicorn
 from cryptography.hazmat.primitives import serialization
 from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_HEADER, TIMESTAMP_TOLERANCE
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -37,6 +42,7 @@ from simulations.deploy.layout import OperatorFolder, find_operator
 FLEET = "/v1/fleet/"
 ACTIVATE = f"{FLEET}activate-node"
 GOOD_FOR = TIMESTAMP_TOLERANCE + 2 * SYSTEM_TIME_TOLERANCE  # seconds; then Flower itself refuses
+LOCKED_S = 30  # what a lock of the database is waited for
 CONTROL = ("FLWR_INTERNAL_GRPC_CONTROL_API", "FLWR_INTERNAL_GRPC_FLEET_API")
 
 log = logging.getLogger("fedpact.superlink")
@@ -143,6 +149,11 @@ def _stamp(scope: Scope) -> tuple[bytes, str] | None:
     return key, text
 
 
+def wait_for_locks(connection: Any, *_: object) -> None:
+    """Have a connection to the database wait for it: told each time, since Flower sets its own."""
+    connection.execute(f"PRAGMA busy_timeout = {1000 * LOCKED_S}")
+
+
 def _opened(address: tuple[str, int], family: socket.AddressFamily) -> socket.socket:
     try:
         return socket.create_server(address, family=family)
@@ -192,6 +203,7 @@ def _serve(folder: OperatorFolder, listen: str, port: int, control_port: int) ->
         if not server.started:
             sys.exit(3)
 
+    event.listen(Pool, "checkout", wait_for_locks)
     uvicorn.run = run  # type: ignore[assignment]  # it opens one port only
     for variable in CONTROL:
         os.environ.pop(variable, None)  # these would open the control API on a port of its own
