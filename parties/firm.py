@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import lru_cache
 from typing import final
 
 import numpy as np
@@ -610,5 +611,6 @@ def _digest(*values: object) -> str:
     return told.hexdigest()
 
 
+@lru_cache(maxsize=256)
 def _sealed(terms: Terms) -> str:
     return json.dumps(asdict(terms), sort_keys=True)

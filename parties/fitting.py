@@ -6,14 +6,19 @@ A firm says what is to be fitted; whoever runs the firm may do many such fits at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from typing import final
 
+import numpy as np
+import torch
+from torch import nn
+
 from parties.backbones import Backbone
+from parties.descent import Descent, Objective, cross_entropy, descent_of
 from parties.exchange import Array
 from parties.training import Training, load_weights, weights_of
 
@@ -74,10 +79,23 @@ class Fit:
 
 def fit_one(fit: Fit) -> Fitted:
     """Train by itself: what every other way of doing it must come to."""
+    what = (fit.backbone, fit.features.shape[1], fit.classes, fit.training.torch_device)
+    if fit.start is not None:
+        used = _used(*what)
+        if used is not None and used.takes(fit.start):
+            used.load(fit.start)
+            losses = _losses(fit, used.module, used.descent)
+            return used.weights, losses
     module = fit.backbone.build(fit.features.shape[1], fit.classes, fit.draw)
     if fit.start is not None:
         load_weights(module, fit.start)
-    losses = fit.training.fit(
+    losses = _losses(fit, module)
+    return weights_of(module), losses
+
+
+def _losses(fit: Fit, module: nn.Module, descent: Descent | None = None) -> tuple[float, ...]:
+    """Train the module."""
+    return fit.training.fit(
         module,
         fit.features,
         fit.targets,
@@ -85,9 +103,53 @@ def fit_one(fit: Fit) -> Fitted:
         fit.epochs,
         fit.proximal,
         validation=fit.validation,
-        objective=fit.backbone.objective,
+        objective=_objective(fit.backbone),
+        descent=descent,
     )
-    return weights_of(module), losses
+
+
+def _objective(backbone: Backbone) -> Objective:
+    """What training lowers: of a plain classifier, what everybody knows by its name."""
+    plain = type(backbone).objective is Backbone.objective
+    return cross_entropy if plain else backbone.objective
+
+
+@final
+class _Used:
+    """A module that is trained again and again, each time from other weights.
+
+    To build one takes longer than to train it for a few steps.
+    """
+
+    def __init__(self, module: nn.Module, objective: Objective) -> None:
+        self.module, self.descent = module, descent_of(module, objective)
+        self._tensors = dict(module.state_dict())
+
+    def takes(self, start: Mapping[str, Array]) -> bool:
+        """Whether these are weights of this module; else `load_weights` says what is wrong."""
+        return start.keys() == self._tensors.keys() and all(
+            array.shape == self._tensors[name].shape for name, array in start.items()
+        )
+
+    def load(self, start: Mapping[str, Array]) -> None:
+        for name, tensor in self._tensors.items():
+            if tensor.device.type == "cpu":
+                np.copyto(tensor.numpy(), start[name], casting="same_kind")
+            else:
+                tensor.copy_(torch.from_numpy(np.array(start[name])))
+
+    @property
+    def weights(self) -> dict[str, Array]:
+        """What it has come to, arrays of the asker's own."""
+        return {k: v.cpu().numpy().copy() for k, v in self._tensors.items()}
+
+
+@lru_cache(maxsize=8)
+def _used(backbone: Backbone, inputs: int, classes: int, device: torch.device) -> _Used | None:
+    """The module of a backbone; None where it may remember more than its tensors say."""
+    module = backbone.build(inputs, classes, 0).to(device)
+    ours = any(not type(part).__module__.startswith("torch.nn.") for part in module.modules())
+    return None if ours else _Used(module, _objective(backbone))
 
 
 def fit_each(fits: Sequence[Fit]) -> list[Fitted]:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from parties.backbones import Backbone
+from parties.descent import is_dense
 from parties.exchange import Array
 from parties.fitting import Fit
 from parties.stacks import GRAIN, padded
@@ -54,15 +55,7 @@ class Design:
     @classmethod
     def of(cls, module: nn.Module) -> Design:
         """Read a module."""
-        layers = list(module.children()) if type(module) is nn.Sequential else []
-        kinds = [type(layer) for layer in layers]
         tensors = module.state_dict()
-        stacked = (
-            bool(kinds)
-            and set(kinds) <= {nn.Linear, nn.ReLU}
-            and kinds[0] is kinds[-1] is nn.Linear
-            and len(tensors) == 2 * kinds.count(nn.Linear)
-        )
         plain = (
             all(type(part) in PLAIN for part in module.modules())
             and set(tensors) == {name for name, _ in module.named_parameters()}
@@ -71,7 +64,7 @@ class Design:
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         size = sum(tensor.numel() for tensor in tensors.values())
         told = sum(len(tensor) for name, tensor in tensors.items() if name.endswith("bias"))
-        return cls(module, shapes, size, told, stacked and plain, plain)
+        return cls(module, shapes, size, told, is_dense(module), plain)
 
 
 @final

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import final
 from zlib import crc32
 
@@ -14,20 +15,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from parties.descent import Descent, Objective, cross_entropy, descent_of
 from parties.exchange import Array, FedpactError
 from parties.stopping import Stopping
 from parties.stopping.never import Never
 
 SCHEDULES = ("linear", "constant")
-Objective = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
-"""From a module, features (n, d) and labels (n,) to the loss that is to be lowered, a scalar."""
 
 
-def cross_entropy(module: nn.Module, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of a classifier, nats."""
-    return functional.cross_entropy(module(features), labels)
-
-
+@lru_cache(maxsize=4096)
 def random_seed(*parts: int | str) -> int:
     """One seed from numbers and names, stable across processes and machines.
 
@@ -117,6 +113,7 @@ class Training:
         validation: tuple[Array, Array] | None = None,
         watch: Callable[[float, float], None] | None = None,
         objective: Objective = cross_entropy,
+        descent: Descent | None = None,
     ) -> tuple[float, ...]:
         """Train `module` in place on features (n, d) and labels (n,).
 
@@ -125,6 +122,7 @@ class Training:
             validation: features and labels that a stopping rule may watch.
             watch: told of each step's loss and the CPU seconds since the step before (a device is
                 waited for, so it costs time); see `parties.reuse.gdei.StepRecord`.
+            descent: of this module and objective, where it is fitted again and again.
             proximal: mu of the penalty (mu/2) ||w - w_0||^2 that holds the parameters to those the
                 module came with (FedProx, arXiv 1812.06127, equation 2).
 
@@ -142,12 +140,11 @@ class Training:
                 "use stopping=gdei, stopping=relative_gain or stopping=none."
             )
         device = self.torch_device
-        module.to(device).train()
+        (module if descent else module.to(device)).train()
         inputs = torch.from_numpy(features).to(device)
         targets = torch.from_numpy(labels).to(device)
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        speeds = [torch.zeros_like(p) for p in parameters]
-        anchors = [p.detach().clone() for p in parameters] if proximal else parameters
+        descent = descent or descent_of(module, objective)
+        descent.begin(proximal)
         shuffle = torch.Generator().manual_seed(seed)
         epochs = epochs or self.epochs
         count = len(inputs)
@@ -158,24 +155,16 @@ class Training:
             total = torch.zeros((), device=device)
             order = torch.randperm(count, generator=shuffle).to(device)
             for batch in torch.split(order, self.batch_size):
-                loss = objective(module, inputs[batch], targets[batch])
-                gradients = torch.autograd.grad(loss, parameters)
-                # The update is written out because importing torch.optim costs seconds of CPU a
-                # process (it loads the compiler), more than a whole fit here.
+                looked = inputs.index_select(0, batch), targets.index_select(0, batch)
+                loss = descent.look(*looked)
                 rate = self.learning_rate
                 if self.schedule == "linear":
                     rate *= 1 - step / steps
-                with torch.no_grad():
-                    for p, g, v, w in zip(parameters, gradients, speeds, anchors, strict=True):
-                        pull = self.weight_decay * p
-                        if proximal:
-                            pull += proximal * (p - w)
-                        v.mul_(self.momentum).add_(g + pull)
-                        p.sub_(rate * v)
-                total += loss.detach() * len(batch)
+                descent.step(rate, self.momentum, self.weight_decay)
+                total += loss * batch.shape[0]
                 step += 1
                 if watch is not None:
-                    value, now = float(loss.detach()), time.thread_time()
+                    value, now = float(loss), time.thread_time()
                     watch(value, now - last)
                     last = now
             losses.append(float(total) / count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import final
@@ -180,7 +181,9 @@ def _trained(request: Request, answer: Trained, known: Declaration, limits: Limi
             what = "weights" if name == "weights" else "masked weights"
             wanted = f"{what} are due" if due else f"no {what} may be sent"
             raise UnacceptableError(f"{wanted} under {request.terms.contract}")
-    capped = replace(answer, examples=min(answer.examples, known.examples))
+    capped = answer
+    if answer.examples > known.examples:
+        capped = replace(answer, examples=known.examples)
     if answer.masked is not None:
         _masked(answer.masked, known)
     if answer.weights is None:
@@ -190,8 +193,9 @@ def _trained(request: Request, answer: Trained, known: Declaration, limits: Limi
         raise UnacceptableError("sent a precision that was not asked for, or none that was")
     if (answer.weights.card is not None) != request.card:
         raise UnacceptableError("sent a profile card that was not asked for, or none that was")
-    fewer = min(answer.weights.examples, known.examples)
-    return replace(capped, weights=replace(answer.weights, examples=fewer))
+    if answer.weights.examples <= known.examples:
+        return capped
+    return replace(capped, weights=replace(answer.weights, examples=known.examples))
 
 
 def _weights(weights: Weights, known: Declaration, limits: Limits) -> None:
@@ -209,17 +213,28 @@ def _weights(weights: Weights, known: Declaration, limits: Limits) -> None:
             raise UnacceptableError(
                 f"{name} has dtype {array.dtype}; legal are float32, float64, int64"
             )
-        if not np.all(np.isfinite(array)):
+        if not _finite(array):
             raise UnacceptableError(f"{name} holds values that are not finite")
     if weights.precision is not None:
         _precision(weights.precision, known, limits)
     for name, array in (weights.card or {}).items():
         if not np.all(np.isfinite(array)):
             raise UnacceptableError(f"the card's {name} holds values that are not finite")
-    if weights.norm > limits.max_norm:
+    if _most_norm(weights) > limits.max_norm < weights.norm:
         raise UnacceptableError(
             f"the weights' norm {weights.norm:.3g} exceeds {limits.max_norm:.3g}"
         )
+
+
+def _finite(array: Array) -> bool:
+    """Whether all values are; one that is not is the least or the greatest."""
+    return not array.size or bool(np.isfinite(array.min()) and np.isfinite(array.max()))
+
+
+def _most_norm(weights: Weights) -> float:
+    """What the norm is at most: most models are far from the limit, and it takes longer to find."""
+    floats = [a for a in weights.arrays.values() if a.dtype.kind == "f" and a.size]
+    return math.sqrt(sum(a.size * max(abs(float(a.min())), float(a.max())) ** 2 for a in floats))
 
 
 def _advertised(answer: Advertised, known: Declaration) -> None:

@@ -66,6 +66,21 @@ class Sent:
 
 @final
 @dataclass(frozen=True)
+class Facts:
+    """What the audit says of a message, whoever got it: its kind, its arrays by name, its size."""
+
+    kind: str
+    carries: str
+    bytes: int
+
+    @classmethod
+    def of(cls, packed: Packed) -> Facts:
+        size = len(packed.text.encode()) + sum(a.nbytes for a in packed.arrays.values())
+        return cls(packed.kind, " ".join(sorted(packed.arrays)), size)
+
+
+@final
+@dataclass(frozen=True)
 class Question:
     """What firms are asked at once, a request each.
 
@@ -129,6 +144,17 @@ def enough(answers: Answers, least: int) -> Answers:
             f"{answers.first_fault}. Mend that firm and go on with resume=DIR."
         )
     return answers
+
+
+def check_enrolled(answers: Answers, firms: Sequence[str], limits: Limits) -> None:
+    """Raises a TooFewFirmsError where fewer than the minimum of these firms have enrolled."""
+    if len(answers.usable) < limits.minimum_firms:
+        missing = [name for name in firms if name not in answers.usable]
+        raise TooFewFirmsError(
+            f"{len(answers.usable)} of {len(firms)} firms enrolled, the run needs "
+            f"{limits.minimum_firms}. Missing: {', '.join(missing)}. "
+            f"{answers.first_fault}. Start those firms, or lower limits.minimum_firms."
+        )
 
 
 class Seals(Protocol):
@@ -228,12 +254,7 @@ class Transport:
             if not missing or time.monotonic() >= deadline or len(heard) >= len(self.firms):
                 break
             time.sleep(0.2)
-        if len(answers.usable) < self._limits.minimum_firms:
-            raise TooFewFirmsError(
-                f"{len(answers.usable)} of {len(self.firms)} firms enrolled, the run needs "
-                f"{self._limits.minimum_firms}. Missing: {', '.join(missing)}. "
-                f"{answers.first_fault}. Start those firms, or lower limits.minimum_firms."
-            )
+        check_enrolled(answers, self.firms, self._limits)
         return self._enrolled(seed, answers)
 
     def enrol_all(self, seeds: Sequence[int]) -> dict[int, dict[str, Declaration]]:
@@ -343,7 +364,8 @@ class Transport:
                 if id(request) not in packed:
                     packed[id(request)] = self._packed(request)
                 session = questions[place].session
-                self._audit(_sent(request, packed[id(request)], OPERATOR, name, session))
+                facts = Facts.of(packed[id(request)])
+                self._audit(sent(request, facts, OPERATOR, name, session))
             key = tuple(map(id, requests))
             if key not in records:
                 tagged = [(self._tag(request), packed[id(request)]) for request in requests]
@@ -426,7 +448,7 @@ class Transport:
         if not isinstance(answer, Answer):
             raise UnacceptableError(f"sent a request ({packed.kind}) as an answer")
         sender = answer.firm if isinstance(answer, Declaration) else name
-        self._audit(_sent(request, packed, sender, OPERATOR, session))
+        self._audit(sent(request, Facts.of(packed), sender, OPERATOR, session))
         known = name in self.firms  # else a node that has not said its name
         if known and isinstance(answer, Declaration) and answer.firm != name:
             raise UnacceptableError(f"says that it is {answer.firm} now")
@@ -471,9 +493,9 @@ def _tagged(content: RecordDict, count: int) -> list[tuple[str, Packed]]:
     return told
 
 
-def _sent(request: Request, packed: Packed, sender: str, receiver: str, session: str) -> Sent:
-    """One line of the audit: the message, and the names of the arrays that it carries."""
-    carries = " ".join(sorted(packed.arrays))
+def sent(request: Request, facts: Facts, sender: str, receiver: str, session: str = "") -> Sent:
+    """One line of the audit: a question, or the answer to it."""
+    carries = facts.carries
     if isinstance(request, Query):
         carries = f"{request.part}: {carries}".strip(": ")
     return Sent(
@@ -482,8 +504,8 @@ def _sent(request: Request, packed: Packed, sender: str, receiver: str, session:
         round=getattr(request, "round", 0),
         sender=sender,
         receiver=receiver,
-        kind=packed.kind,
+        kind=facts.kind,
         carries=carries,
-        bytes=len(packed.text.encode()) + sum(a.nbytes for a in packed.arrays.values()),
+        bytes=facts.bytes,
         session=session,
     )

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import logging
-from collections.abc import Iterator, Mapping
-from typing import IO, Any, final
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
+from pathlib import Path
+from typing import final
 
 from parties.exchange import Declaration
 from parties.files import write_whole
@@ -34,6 +38,9 @@ ADOPTIONS = [f.name for f in dataclasses.fields(Adoption)]
 PROBLEMS = [f.name for f in dataclasses.fields(Objection)]
 SCORES = [f.name for f in dataclasses.fields(Scored)]
 MESSAGES = ["session", *(f.name for f in dataclasses.fields(Sent) if f.name != "session")]
+
+
+SHOWN_S = 0.5  # after which a row can be seen in its file
 
 
 @final
@@ -73,28 +80,28 @@ class RunDocket:
 
     def audit(self, sent: Sent) -> None:
         # A session may ask under other terms than its own: without a deal, it is no_sharing's.
-        row = dataclasses.asdict(sent)
-        row["session"] = sent.session or self._session
-        _append(self._messages, row, MESSAGES)
+        if not sent.session:
+            sent = dataclasses.replace(sent, session=self._session)
+        self._messages.append(sent)
 
     def curve(self, step: Step) -> None:
-        _append(self._rounds, dataclasses.asdict(step), ROUNDS)
+        self._rounds.append(step)
 
     def score(self, scored: Scored) -> None:
-        row = dataclasses.asdict(scored)
-        row["by_class"] = " ".join(f"{right}/{cases}" for cases, right in scored.by_class)
-        _append(self._scores, row, SCORES)
+        by_class = " ".join(f"{right}/{cases}" for cases, right in scored.by_class)
+        self._scores.append(scored, by_class=by_class)
 
     def adopted(self, adoption: Adoption) -> None:
-        _append(self._adoptions, dataclasses.asdict(adoption), ADOPTIONS)
+        self._adoptions.append(adoption)
 
     def objected(self, objection: Objection) -> None:
-        _append(self._problems, dataclasses.asdict(objection), PROBLEMS)
+        self._problems.append(objection)
 
     def spent(self, spent: Spent) -> None:
-        _append(self._spent, dataclasses.asdict(spent), SPENT)
+        self._spent.append(spent)
 
     def keep(self, case: Case, progress: Progress) -> None:
+        self._flush()  # a round that is on file is not held again
         self._folder.keep(case.name, progress)
 
     def progress(self, case: Case) -> Progress | None:
@@ -103,27 +110,30 @@ class RunDocket:
     def file(self, outcome: Outcome) -> None:
         for name, reason in {**outcome.declined, **outcome.excluded}.items():
             log.warning("seed %d, %s: %s: %s", outcome.seed, outcome.contract, name, reason)
-        for table in self._tables:
-            table.flush()
+        self._flush()
         self._folder.file(outcome)
 
     def close(self) -> None:
         for table in self._tables:
             table.close()
 
-    def _table(self, name: str, columns: list[str]) -> IO[str]:
+    def _flush(self) -> None:
+        for table in self._tables:
+            table.flush()
+
+    def _table(self, name: str, columns: list[str]) -> _Table:
         """Open a table to append to, without the rows of sessions that will be held again."""
         path = self._folder.path / name
-        kept = []
-        if path.exists():
-            with path.open(newline="") as file:
-                kept = [row for row in csv.DictReader(file) if self._stays(row)]
-        header = ",".join(columns) + "\n"
-        write_whole(path, header.encode())
-        table = path.open("a", newline="", buffering=1)
-        for row in kept:
-            _append(table, row, columns)
-        return table
+        text = path.read_text() if path.exists() else ""
+        # What follows the last end of a line was being written when the run was killed.
+        whole = text[: text.rfind("\n") + 1]
+        kept = [row for row in csv.DictReader(io.StringIO(whole)) if self._stays(row)]
+        lines = io.StringIO(newline="")
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([row[column] for column in columns] for row in kept)
+        write_whole(path, lines.getvalue().encode())
+        return _Table(path, columns)
 
     def _stays(self, row: Mapping[str, str]) -> bool:
         """Whether what a row tells of will not happen again."""
@@ -135,5 +145,29 @@ class RunDocket:
         return begun is not None and "round" in row and int(row["round"]) < begun.state.turn
 
 
-def _append(file: IO[str], row: Mapping[str, Any], columns: list[str]) -> None:
-    csv.DictWriter(file, columns, lineterminator="\n").writerow(row)
+@final
+class _Table:
+    """A CSV file that values of one kind are appended to."""
+
+    def __init__(self, path: Path, columns: list[str]) -> None:
+        self._columns, self._cells = columns, attrgetter(*columns)
+        self._file = path.open("a", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._flushed = time.monotonic()
+
+    def append(self, value: object, **instead: str) -> None:
+        """Add a row: the value's fields, or what stands in their place."""
+        cells: Sequence[object] = self._cells(value)
+        if instead:
+            cells = [instead.get(c, cell) for c, cell in zip(self._columns, cells, strict=True)]
+        self._writer.writerow(cells)
+        if time.monotonic() - self._flushed > SHOWN_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put on file what was added."""
+        self._file.flush()
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        self._file.close()

@@ -33,7 +33,7 @@ from parties.wire import read_record
 from server.contracts import Contract
 from server.strategies import State, Strategy
 from simulations.engines import apps
-from simulations.engines.grid import OwnGrid, contexts_of, server_context
+from tests.inline_grid import OwnGrid, contexts_of, server_context
 
 
 class Told(NamedTuple):

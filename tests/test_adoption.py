@@ -46,9 +46,9 @@ from server.strategies import State
 from server.strategies.donor import Donor
 from simulations.build import build as build_part
 from simulations.engines import apps
-from simulations.engines.grid import InlineGrid
 from simulations.results import RunFolder
 from tests.checks import SMALL_HEART, contexts, hold_on, plain, run_config
+from tests.inline_grid import InlineGrid
 
 MEASURES = (ZeroShot(), Resque(), Arm(draws=0), LinearProbe())
 TRAINING = Training(epochs=12, batch_size=32, learning_rate=0.1, momentum=0.0, schedule="constant")

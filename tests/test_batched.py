@@ -18,10 +18,11 @@ from parties.backbones.cnn import Cnn
 from parties.backbones.logistic import Logistic
 from parties.backbones.mlp import Mlp
 from parties.batched import fit_together
+from parties.descent import cross_entropy
 from parties.exchange import FedpactError
 from parties.fitting import Fit, Fitted, fit_each, fit_one
 from parties.stopping.patience import Patience
-from parties.training import Training, cross_entropy, weights_of
+from parties.training import Training, weights_of
 
 
 def made(

@@ -48,10 +48,10 @@ from parties.shifts.turns import Turns
 from parties.training import Training, weights_of
 from server.market import CommonClients
 from simulations.engines import apps
-from simulations.engines.grid import InlineGrid
 from simulations.results import RunFolder
 from simulations.study import study_of
 from tests.checks import RecordingGrid, contexts, firms_of, hold_on, plain, run_config
+from tests.inline_grid import InlineGrid
 
 TRAINING = Training(epochs=10, batch_size=64, learning_rate=0.05)
 TURNS = Canonicalization(Group(4), Scalar((16, 32)), TRAINING)

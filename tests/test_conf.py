@@ -47,7 +47,6 @@ from server.strategies import Strategy
 from simulations.build import build
 from simulations.campaigns import Campaign
 from simulations.engines import Engine
-from simulations.engines.grid import InlineGrid
 from simulations.mistakes import did_you_mean
 from simulations.results import RunFolder
 from simulations.study import study_of
@@ -65,6 +64,7 @@ from tests.checks import (
     write_fashion,
     write_own,
 )
+from tests.inline_grid import InlineGrid
 
 CONF = Path(conf.__file__).parent
 KINDS: dict[str, type] = {

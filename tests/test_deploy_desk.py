@@ -33,7 +33,6 @@ from simulations.deploy.desk import agreement, desk_of
 from simulations.deploy.layout import Deployment, FirmFolder
 from simulations.deploy.writing import Place, write_deployment
 from simulations.engines import apps
-from simulations.engines.grid import InlineGrid
 from simulations.study import study_of
 from tests.checks import (
     SMALL_HEART,
@@ -47,6 +46,7 @@ from tests.checks import (
     run_config,
     write_own,
 )
+from tests.inline_grid import InlineGrid
 
 OWN = ("parties=two_own", "training.epochs=2", "study.seeds=1")
 ALPHA = "firm: alpha\ndata: data.yaml\n"

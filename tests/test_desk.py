@@ -67,9 +67,9 @@ from parties.wire import read_record, write_record
 from simulations.deploy.desk import firm_of
 from simulations.deploy.firm_file import FirmFile
 from simulations.deploy.layout import FirmFolder
-from simulations.engines.grid import InlineGrid, contexts_of
 from tests.checks import SMALL_HEART, plain
 from tests.desk_process import desk_of
+from tests.inline_grid import InlineGrid, contexts_of
 from tests.test_exchange import MASKING, MESSAGES, PAIRS
 
 ALONE = Terms("no_sharing", models=False, predictions=False)

@@ -14,8 +14,8 @@ from parties.energy.code_carbon import CodeCarbon
 from parties.energy.watts import Watts
 from parties.exchange import ExchangeError, FedpactError, Trained
 from simulations.engines import apps
-from simulations.engines.grid import InlineGrid
 from tests.checks import SMALL_HEART, contexts, hold_on, run_config
+from tests.inline_grid import InlineGrid
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 
-from simulations.engines.grid import (
+from tests.inline_grid import (
     InlineGrid,
     content_from_bytes,
     content_to_bytes,

@@ -38,10 +38,10 @@ from server.intake import Limits, UnacceptableError, accept
 from server.transport import Sent, TooFewFirmsError, Transport
 from simulations.conclude import conclude
 from simulations.engines import apps
-from simulations.engines.grid import InlineGrid
 from simulations.results import RunFolder
 from simulations.study import study_of
 from tests.checks import SMALL_HEART, SMALL_LOANS, contexts, hold_on, run_config
+from tests.inline_grid import InlineGrid
 from tests.test_exchange import CLOSED, IDS, OPEN, PROBS, RULE
 
 KNOWN = Declaration("a", 5, 3, 3, 3, {"w": (2, 2)}, ("w",))

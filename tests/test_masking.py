@@ -58,7 +58,6 @@ from server.transport import Answers
 from simulations.build import build
 from simulations.conclude import conclude
 from simulations.engines import apps
-from simulations.engines.grid import InlineGrid
 from simulations.results import RunFolder
 from simulations.study import study_of
 from simulations.sweeps.configs import Configs
@@ -67,6 +66,7 @@ from simulations.sweeps.held import hold_jobs
 from simulations.sweeps.limits import JobLimits
 from simulations.traffic import bytes_of, traffic
 from tests.checks import SMALL_HEART, RecordingGrid, contexts, hold_on, plain, run_config
+from tests.inline_grid import InlineGrid
 from tests.test_conf import choices
 from tests.test_engines import hold
 from tests.test_intake import tampering

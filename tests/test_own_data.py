@@ -26,7 +26,6 @@ from parties.datasets.own.examples import EXAMPLES
 from parties.datasets.own.parts import divide, id_of
 from parties.datasets.taiwan_credit import COLUMNS, FILE, SHA256, STATUS, TaiwanCredit
 from parties.exchange import FedpactError
-from simulations.engines.grid import InlineGrid
 from simulations.results import RunFolder
 from simulations.study import study_of
 from tests.checks import (
@@ -39,6 +38,7 @@ from tests.checks import (
     run_config,
     write_own,
 )
+from tests.inline_grid import InlineGrid
 
 PARTS = ("training", "validation", "contested", "held_out", "common")
 TINY = {

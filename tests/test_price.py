@@ -26,7 +26,6 @@ from server.verdict import ContractVerdict, judge
 from simulations.build import build
 from simulations.conclude import conclude
 from simulations.engines import apps
-from simulations.engines.grid import InlineGrid
 from simulations.game.rows import answer
 from simulations.prices import price_lines
 from simulations.report import write_report
@@ -38,6 +37,7 @@ from simulations.sweeps.held import hold_jobs
 from simulations.sweeps.limits import JobLimits
 from simulations.terminal import payment_lines
 from tests.checks import SMALL_LOANS, contexts, hold_on, plain, run_config
+from tests.inline_grid import InlineGrid
 from tests.test_game import correlation_table
 
 PRICES = {"no_sharing": 0.0, "train_sharing": 0.01, "infer_sharing": -0.02, "full_sharing": 0.3}

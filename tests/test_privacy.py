@@ -47,7 +47,6 @@ from server.market import Contest
 from simulations.build import build
 from simulations.conclude import conclude
 from simulations.engines import apps
-from simulations.engines.grid import InlineGrid
 from simulations.game.rows import solved_row
 from simulations.measured import game_rows, measure
 from simulations.privacy import noise_lines
@@ -55,6 +54,7 @@ from simulations.report import write_report
 from simulations.results import RunFolder
 from simulations.study import study_of
 from tests.checks import SMALL_HEART, SMALL_LOANS, SMALL_POOL, contexts, hold_on, plain, run_config
+from tests.inline_grid import InlineGrid
 
 EDGES = np.array([0.75])
 TOLD = InferSharing(prediction_epsilon=1.0).terms(1)

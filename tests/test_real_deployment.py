@@ -24,11 +24,11 @@ from simulations.build import as_text
 from simulations.conclude import conclude
 from simulations.deploy.layout import Deployment
 from simulations.engines import apps
-from simulations.engines.grid import InlineGrid
 from simulations.results import RunFolder, digest
 from simulations.study import study_of
 from tests.checks import SMALL_LOANS, config_of, contexts, hold_on, plain, run_config
 from tests.federation import Federation, descendants, federation
+from tests.inline_grid import InlineGrid
 
 LENDERS = ("lender_a", "lender_b")
 LOANS = (*SMALL_LOANS, "study.seeds=1")

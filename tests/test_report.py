@@ -18,7 +18,6 @@ import pytest
 from server.outcome import Outcome
 from simulations.conclude import conclude
 from simulations.engines import apps
-from simulations.engines.grid import InlineGrid
 from simulations.report import number, write_report
 from simulations.results import RunFolder
 from simulations.study import Study, study_of
@@ -32,6 +31,7 @@ from tests.checks import (
     plain,
     run_config,
 )
+from tests.inline_grid import InlineGrid
 
 LOADING = {"src", "href", "xlink:href", "srcset", "data", "action", "poster"}
 VOID = {"meta", "br", "img", "link", "input", "hr"}

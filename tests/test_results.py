@@ -15,10 +15,10 @@ from parties.files import write_whole
 from server.outcome import Outcome
 from simulations.conclude import conclude
 from simulations.engines import apps
-from simulations.engines.grid import InlineGrid
 from simulations.results import RunFolder, load
 from simulations.study import study_of
 from tests.checks import SMALL_LOANS, contexts, hold_on, run_config
+from tests.inline_grid import InlineGrid
 
 
 def filed(folder: RunFolder) -> Outcome:

@@ -27,9 +27,9 @@ from server.participation import Participation
 from server.strategies import State
 from simulations.build import build
 from simulations.engines import apps
-from simulations.engines.grid import InlineGrid
 from simulations.results import RunFolder
 from tests.checks import SMALL_HEART, contexts, hold_on, plain, run_config
+from tests.inline_grid import InlineGrid
 
 FIRMS = ("a", "b", "c", "d", "e")
 SHARED = Terms("train_sharing", models=True, predictions=False, rounds=4)

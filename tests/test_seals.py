@@ -56,7 +56,6 @@ from simulations.conclude import conclude
 from simulations.deploy.apart import OperatorSeals, pinned
 from simulations.deploy.desk import agreement
 from simulations.engines import apps
-from simulations.engines.grid import InlineGrid, OwnGrid, fault_reply, server_context
 from simulations.results import RunFolder
 from simulations.study import study_of
 from tests.checks import (
@@ -68,6 +67,7 @@ from tests.checks import (
     plain,
     run_config,
 )
+from tests.inline_grid import InlineGrid, OwnGrid, fault_reply, server_context
 from tests.test_masking import Consortium, models
 
 STUDY = "5" * 64

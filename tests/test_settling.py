@@ -40,10 +40,10 @@ from server.transport import Answers
 from server.verdict import CONFIDENCE
 from simulations.conclude import conclude
 from simulations.engines import apps
-from simulations.engines.grid import InlineGrid
 from simulations.results import RunFolder
 from simulations.study import study_of
 from tests.checks import SMALL_LOANS, RecordingGrid, contexts, firms_of, hold_on, plain, run_config
+from tests.inline_grid import InlineGrid
 
 OPEN = Terms("full_sharing", models=True, predictions=True, rounds=1)
 CLOSED = Terms("no_sharing", models=False, predictions=False)

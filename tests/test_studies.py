@@ -10,10 +10,10 @@ import pytest
 
 from simulations.conclude import conclude
 from simulations.engines import apps
-from simulations.engines.grid import InlineGrid
 from simulations.results import RunFolder
 from simulations.study import study_of
 from tests.checks import contexts, hold_on, run_config
+from tests.inline_grid import InlineGrid
 
 
 def verdict_of(folder: Path, *overrides: str) -> Any:

@@ -21,7 +21,6 @@ from omegaconf import OmegaConf
 
 from parties.exchange import FedpactError
 from simulations.conclude import conclude
-from simulations.engines.grid import InlineGrid
 from simulations.results import RunFolder
 from simulations.study import study_of
 from simulations.sweeps import Design, Held, Point
@@ -35,6 +34,7 @@ from simulations.sweeps.launch import Launch
 from simulations.sweeps.limits import OUT_OF_MEMORY, OUT_OF_TIME, JobLimits
 from simulations.sweeps.run import Progress, Unwatched, hold_sweep
 from tests.checks import SMALL_HEART, contexts, hold_on, run_config
+from tests.inline_grid import InlineGrid
 
 TINY = (
     "parties.lender_a.dataset.clients=500",

@@ -35,9 +35,9 @@ from server.contracts.no_sharing import NoSharing
 from server.contracts.train_sharing import TrainSharing
 from simulations.build import build
 from simulations.engines import apps
-from simulations.engines.grid import InlineGrid
 from simulations.results import RunFolder
 from tests.checks import SMALL_HEART, SMALL_LOANS, RecordingGrid, contexts, hold_on, run_config
+from tests.inline_grid import InlineGrid
 
 CONTRACTS = ("no_sharing", "train_sharing", "infer_sharing", "full_sharing")
 MODELS = {"train_sharing", "full_sharing"}

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from parties.descent import cross_entropy
 from parties.exchange import Array
-from parties.training import Training, cross_entropy
+from parties.training import Training
 
 
 class Backbone(ABC):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import final
 
 import numpy as np
@@ -75,12 +76,17 @@ class PoolPart(Dataset):
         """Rows of the pool for training and for testing, before they are divided."""
 
     def split(self, seed: int) -> Split:
-        anyone = replace(self, client=0)
-        group = (anyone, seed)
-        dealt = SPLITS.get(group, "dealt", lambda: _dealt(anyone, seed))
-        return SPLITS.get(group, self.client, lambda: self._part(dealt, seed))
+        group = (self._pool_name, seed)
+        return SPLITS.get(group, self.client, lambda: self._part(group, seed))
 
-    def _part(self, dealt: _Dealt, seed: int) -> Split:
+    @cached_property
+    def _pool_name(self) -> str:
+        """Names what firms of one pool have in common; a text, whose hash is kept."""
+        return f"{type(self).__module__} {replace(self, client=0)!r}"
+
+    def _part(self, group: tuple[str, int], seed: int) -> Split:
+        anyone = replace(self, client=0)
+        dealt = SPLITS.get(group, "dealt", lambda: _dealt(anyone, seed))
         return Split(
             training=self._seen(dealt.training[self.client], seed),
             held_out=self._seen(dealt.held_out[self.client], seed),

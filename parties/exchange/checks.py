@@ -66,15 +66,16 @@ def instance(value: object, name: str, kind: type, optional: bool = False) -> No
 
 def numeric(value: object, name: str, ndim: int | None = None, kinds: str = "iuf") -> None:
     """An array of numbers; kinds are those of its dtype."""
-    require(isinstance(value, np.ndarray), f"{name} is {type(value).__name__}, not an array.")
-    assert isinstance(value, np.ndarray)
-    require(
-        value.dtype.kind in kinds,
-        f"{name} has dtype {value.dtype}; legal are kinds {kinds!r} (i, u: integers, f: floats).",
-    )
-    require(
-        ndim is None or value.ndim == ndim, f"{name} has {value.ndim} dimensions, expected {ndim}."
-    )
+    # The words are made where they are needed only: every array of every message comes by here.
+    if not isinstance(value, np.ndarray):
+        raise ExchangeError(f"{name} is {type(value).__name__}, not an array.")
+    if value.dtype.kind not in kinds:
+        raise ExchangeError(
+            f"{name} has dtype {value.dtype}; legal are kinds {kinds!r} (i, u: integers, f: "
+            "floats)."
+        )
+    if ndim is not None and value.ndim != ndim:
+        raise ExchangeError(f"{name} has {value.ndim} dimensions, expected {ndim}.")
 
 
 def ids(value: object, rows: int, name: str) -> None:

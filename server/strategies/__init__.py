@@ -137,10 +137,11 @@ def average(updates: Mapping[str, Weights]) -> Weights:
         # Numbers with fractions are not cut off because some firm sent whole ones.
         sent = [updates[name].arrays[key] for name in names]
         like = next((array for array in sent if array.dtype.kind == "f"), first)
-        terms = (
-            updates[n].arrays[key].astype(np.float64) * (updates[n].examples / total) for n in names
-        )
-        averaged[key] = as_type(np.asarray(sum(terms)), like)
+        mean, term = np.zeros(first.shape), np.empty(first.shape)
+        for name, array in zip(names, sent, strict=True):
+            np.multiply(array, updates[name].examples / total, out=term, dtype=np.float64)
+            mean += term
+        averaged[key] = as_type(mean, like)
     return Weights(averaged, total)
 
 

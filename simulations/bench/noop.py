@@ -1,17 +1,34 @@
-"""Two Flower apps that do nothing: what a round costs an engine, and nothing else."""
+"""A firm, and two Flower apps, that do nothing: what a round costs an engine, and nothing else."""
 
 from __future__ import annotations
 
 import json
 import time
 from pathlib import Path
+from typing import final
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from parties.exchange import Answer, Refusal, Request
+from parties.memory import Memory
+
 client = ClientApp()
 server = ServerApp()
+
+
+@final
+class NoFirm:
+    """Answers everything with next to nothing."""
+
+    def answer(self, request: Request, memory: Memory) -> Answer:
+        return Refusal("no-op")
+
+
+def firm(name: str) -> NoFirm:
+    """A firm of this name."""
+    return NoFirm()
 
 
 @client.query()

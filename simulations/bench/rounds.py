@@ -5,28 +5,31 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
+import time
 from pathlib import Path
 
-from flwr.serverapp import Grid
+from parties.exchange import Enrol, FedpactError
+from parties.memory import Memory
+from simulations.engines.direct import Crew
 
 
 def rounds(firms: int, repeats: int) -> dict[str, list[float]]:
     """No-op rounds a second, by engine, one figure a repeat; engines take turns."""
     from simulations.bench import noop
-    from simulations.engines.grid import InlineGrid, contexts_of
+    from simulations.engines.direct import Here, OneFirm
     from simulations.engines.ray_actors import RayActors
-    from simulations.engines.ray_grid import RayGrid
+    from simulations.engines.ray_crew import RayCrew
 
     names = [f"firm_{i}" for i in range(firms)]
     found: dict[str, list[float]] = {"inline": [], "ray": [], "flower": []}
     engine = RayActors(workers=min(firms, 2), num_cpus=0.5)
     try:
         for _ in range(repeats):
-            contexts = contexts_of(names, "party", {})
-            found["inline"].append(_rate(InlineGrid(noop.client, contexts), 300))
+            here = {name: OneFirm(name, noop.firm(name).answer, Memory()) for name in names}
+            found["inline"].append(_rate(Here(here), 300))
             actors = engine.start(min(firms, 2))
-            grid = RayGrid(actors, "simulations.bench.noop:client", contexts)
-            found["ray"].append(_rate(grid, 300))
+            crew = RayCrew(actors, "simulations.bench.noop:firm", (), names)
+            found["ray"].append(_rate(crew, 300))
             # Ray's idle processes would slow the next engine down.
             engine.close()
             found["flower"].append(_flower_rate(firms, 20))
@@ -35,11 +38,14 @@ def rounds(firms: int, repeats: int) -> dict[str, list[float]]:
     return found
 
 
-def _rate(grid: Grid, count: int) -> float:
-    from simulations.bench.noop import one_round
-
-    one_round(grid)
-    return count / sum(one_round(grid) for _ in range(count))
+def _rate(crew: Crew, count: int) -> float:
+    questions = dict.fromkeys(crew.names, Enrol(0))
+    crew.ask(questions, 60, facts=True)
+    started = time.perf_counter()
+    for _ in range(count):
+        if any(reply.answer is None for reply in crew.ask(questions, 60, facts=True).values()):
+            raise FedpactError("a no-op question was not answered; see whether Ray's workers live.")
+    return count / (time.perf_counter() - started)
 
 
 def _flower_rate(firms: int, count: int) -> float:

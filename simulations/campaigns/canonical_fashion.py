@@ -55,9 +55,10 @@ from parties.canonicalize.scorers import OnePass, Recipe
 from parties.datasets.digits import Digits
 from parties.datasets.fashion_mnist import FOLDER, FashionMnist
 from parties.datasets.pool import PoolPart
+from parties.descent import cross_entropy
 from parties.exchange import Array, FedpactError
 from parties.files import write_whole
-from parties.training import Training, cross_entropy, load_weights, random_seed, weights_of
+from parties.training import Training, load_weights, random_seed, weights_of
 from simulations.campaigns import Campaign
 from simulations.campaigns.canonical_table import write_report
 from simulations.results import RunFolder

@@ -1,9 +1,14 @@
-"""The two Flower apps of every engine, built from the configuration that the run config carries."""
+"""The operator and the firms of every engine, and the two Flower apps that they are behind.
+
+All are built from the configuration, as text with its sha256: what travels to every process.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,10 +19,14 @@ from flwr.app import Context
 from parties.app import client_app
 from parties.exchange import FedpactError
 from parties.firm import Firm
+from parties.memory import Memory
 from server.app import server_app
+from server.docket import hold_docket
 from simulations.build import build, sha256
 from simulations.docket import RunDocket
+from simulations.engines import Job, in_turn
 from simulations.engines.config_keys import CONFIG, DIGEST, FOLDER, PARTY
+from simulations.engines.direct import Crew, Direct, Here, OneFirm, Together
 from simulations.results import RunFolder
 from simulations.study import study_of
 
@@ -54,24 +63,62 @@ def _log_to(folder: Path) -> None:
         logger.setLevel(logging.INFO)
 
 
+def firm(name: str, text: str, digest: str, folder: str) -> Firm:
+    """The firm of this name, in whatever process."""
+    _log_to(Path(folder))
+    return _firm(text, digest, name)
+
+
 def firm_of(context: Context) -> Firm:
     """The firm of this node: named by its node config, or by its place among the firms."""
-    _log_to(Path(str(context.run_config[FOLDER])))
     text, digest = str(context.run_config[CONFIG]), str(context.run_config[DIGEST])
     names = sorted(_parsed(text, digest)["parties"])
     name = context.node_config.get(PARTY)
     if name is None:
         name = names[int(context.node_config["partition-id"])]
-    return _firm(text, digest, str(name))
+    return firm(str(name), text, digest, str(context.run_config[FOLDER]))
 
 
 def docket_of(context: Context, away: bool = False) -> RunDocket:
     """What is still to hold of the study in a run config (away: its firms are elsewhere)."""
     text, digest = str(context.run_config[CONFIG]), str(context.run_config[DIGEST])
-    folder = Path(str(context.run_config[FOLDER]))
+    return _docket(text, digest, Path(str(context.run_config[FOLDER])), away)
+
+
+def _docket(text: str, digest: str, folder: Path, away: bool = False) -> RunDocket:
     study = study_of(_parsed(text, digest), away=away)
     _log_to(folder)
     return RunDocket(study, RunFolder(folder))
+
+
+def hold_direct(job: Job, crew_of: Callable[[str, tuple[str, ...]], Crew]) -> None:
+    """Hold a job with firms that are called.
+
+    Args:
+        crew_of: given what makes a firm ("module:function", called with its name and the
+            arguments that come second), the firms.
+    """
+    digest = sha256(job.config)
+    arguments = (job.config, digest, str(job.folder))
+    with closing(_docket(job.config, digest, job.folder)) as docket:
+        crew = crew_of(f"{__name__}:{firm.__name__}", arguments)
+        hold_docket(docket, Direct(crew, docket.limits, docket.audit))
+
+
+def hold_here(job: Job, together: Together = in_turn) -> None:
+    """Hold a job with firms of this process.
+
+    Args:
+        together: how those that are asked at once are called.
+    """
+
+    def crew_of(maker: str, arguments: tuple[str, ...]) -> Crew:
+        firms = {name: firm(name, *arguments) for name in job.firms}
+        return Here(
+            {n: OneFirm(n, f.answer, Memory(), spared=True) for n, f in firms.items()}, together
+        )
+
+    hold_direct(job, crew_of)
 
 
 client = client_app(firm_of)

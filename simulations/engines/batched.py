@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar, final
 
 from parties.exchange import FedpactError
 from simulations.engines import Engine, Job
-from simulations.engines.config_keys import PARTY
 
 if TYPE_CHECKING:
     from simulations.engines.lockstep import Remembered
@@ -62,13 +61,9 @@ class Batched(Engine):
                     "engine=batched all firms train in one at a time; legal is a meter of the "
                     "firm's own seconds. Use energy=watts, or engine=inline."
                 )
-        from simulations.engines import apps
-        from simulations.engines.grid import InlineGrid, contexts_of, server_context
+        from simulations.engines.apps import hold_here
 
-        run_config = apps.run_config(job.config, job.folder)
-        contexts = contexts_of(job.firms, PARTY, run_config)
-        grid = InlineGrid(apps.client, contexts, self.together)
-        apps.server(grid, server_context(run_config))
+        hold_here(job, self.together)
 
     def together(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
         """What the tasks return; their trainings are done together."""

@@ -1,16 +1,19 @@
-"""The operator and its firms in one process, by plain calls: for thousands of small studies.
+"""The operator and its firms without messages of Flower's: plain calls, here or in Ray's actors.
 
-The firms, their walls and what is accepted of them are those of every engine; only messages are not
-packed. A firm that fails ends its study, so that a sweep's row names what went wrong; elsewhere it
-is left out of a round, and what it said stays with it.
+The firms, their walls, what is accepted of them and the audit are those of every engine; questions
+and answers are the same values, only not made into bytes where nobody is far away. Their arrays
+cannot be written to, so that no firm changes what another one holds.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, final
 
 import numpy as np
@@ -20,6 +23,7 @@ from parties.exchange import (
     Array,
     Declaration,
     Enrol,
+    Fault,
     Measure,
     Offer,
     Query,
@@ -29,50 +33,75 @@ from parties.exchange import (
 )
 from parties.memory import Memory
 from server.intake import Limits, UnacceptableError, accept
-from server.transport import Answers, enough
+from server.transport import OPERATOR, Answers, Facts, Sent, check_enrolled, enough, sent
 from simulations.engines import in_turn
+
+log = logging.getLogger("fedpact")
 
 Call = Callable[[], Answer]
 Together = Callable[[Sequence[Call]], Sequence[Answer]]
 """Makes several calls and gives their answers in order; the first that fails, raises."""
 
 
-class Told(Protocol):
-    """A firm, and what it remembers of one study and seed."""
+@final
+@dataclass(frozen=True)
+class Reply:
+    """What came of a question to a firm.
+
+    Args:
+        answer: None: there is none.
+        facts: of the answer as a message, where they are asked for.
+        lost: why there is no answer.
+    """
+
+    answer: Answer | None
+    facts: Facts | None = None
+    lost: str = ""
+
+
+class Crew(Protocol):
+    """Firms that are asked at once."""
 
     @property
-    def pure(self) -> str:
-        """Names the firm, where its answers follow from the questions alone; else ""."""
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
 
-    def answer(self, request: Request) -> Answer: ...
+    def ask(
+        self, requests: Mapping[str, Request], wait_s: float, facts: bool
+    ) -> Mapping[str, Reply]:
+        """A reply of each named firm to its own question.
+
+        Args:
+            wait_s: seconds after which a firm has not answered, where that can be told.
+            facts: whether they are wanted of the answers.
+        """
 
 
 @final
 class Direct:
-    """An operator's way to firms in the same process (`server.docket.Operator`).
+    """An operator's way to firms that are called (`server.docket.Operator`).
 
     Args:
-        firms: by name.
+        crew: the firms.
         limits: what is accepted of them.
-        remembered: answers of firms whose answers follow from the questions alone.
-        together: how the firms that are asked at once are called.
+        audit: told of every message, as if it had been sent; None: nobody wants to know.
     """
 
     def __init__(
-        self,
-        firms: Mapping[str, Told],
-        limits: Limits,
-        remembered: AnswerCache,
-        together: Together = in_turn,
+        self, crew: Crew, limits: Limits, audit: Callable[[Sent], None] | None = None
     ) -> None:
-        self._firms, self._limits, self._remembered = firms, limits, remembered
-        self._together = together
+        self._crew, self._limits, self._audit = crew, limits, audit
         self._declared: dict[str, Declaration] = {}
 
     def enrol(self, seed: int) -> Mapping[str, Declaration]:
-        """What every firm declares."""
-        told = self._deliver(dict.fromkeys(self._firms, Enrol(seed)))
-        enough(told, self._limits.minimum_firms)
+        """What every firm declares.
+
+        Raises:
+            TooFewFirmsError: fewer than the minimum do.
+        """
+        names = self._crew.names
+        told = self._deliver(dict.fromkeys(names, Enrol(seed)))
+        check_enrolled(told, names, self._limits)
         self._declared = {n: d for n, d in told.usable.items() if isinstance(d, Declaration)}
         return self._declared
 
@@ -83,38 +112,158 @@ class Direct:
             TooFewFirmsError: fewer than `minimum` (default: the limits') usable answers.
         """
         least = self._limits.minimum_firms if minimum is None else minimum
-        return enough(self._deliver(requests), least)
+        known = {name: r for name, r in requests.items() if name in self._declared}
+        answers = self._deliver(known)
+        answers.silent.update(dict.fromkeys(set(requests) - set(known), "it never enrolled"))
+        return enough(answers, least)
 
     def _deliver(self, requests: Mapping[str, Request]) -> Answers:
         names = sorted(requests)
+        self._seal(requests, names)
+        replies = self._crew.ask(requests, self._limits.wait_s, self._audit is not None)
         answers = Answers()
-        given = self._together([self._call(name, requests[name]) for name in names])
-        for name, answer in zip(names, given, strict=True):
-            if isinstance(answer, Refusal):
-                answers.refused[name] = answer.reason
-                continue
-            try:
-                known = self._declared.get(name)
-                answers.usable[name] = accept(requests[name], answer, known, self._limits)
-            except UnacceptableError as fault:
-                answers.faulty[name] = str(fault)
+        for name in names:
+            reply, request = replies[name], requests[name]
+            if self._audit is not None and reply.facts is not None:
+                self._audit(sent(request, reply.facts, name, OPERATOR))
+            match reply.answer:
+                case None:
+                    answers.silent[name] = reply.lost
+                case Fault(kind):
+                    answers.silent[name] = f"it failed with {kind} (its own log says why)"
+                case Refusal(reason):
+                    answers.refused[name] = reason
+                case answer:
+                    try:
+                        known = self._declared.get(name)
+                        answers.usable[name] = accept(request, answer, known, self._limits)
+                    except UnacceptableError as fault:
+                        answers.faulty[name] = str(fault)
         return answers
 
-    def _call(self, name: str, request: Request) -> Call:
-        firm = self._firms[name]
+    def _seal(self, requests: Mapping[str, Request], names: Sequence[str]) -> None:
+        """From now on nobody may write to what is asked; and the audit is told of it."""
+        seen: dict[int, Facts | None] = {}
+        for name in names:
+            request = requests[name]
+            if id(request) not in seen:
+                keep_from_writing(request)
+                seen[id(request)] = Facts.of(pack(request)) if self._audit is not None else None
+            facts = seen[id(request)]
+            if self._audit is not None and facts is not None:
+                self._audit(sent(request, facts, OPERATOR, name))
 
-        def call() -> Answer:
-            # What firms play is never asked twice, and its tables cost more to read than to use.
-            if not firm.pure or not isinstance(request, Enrol | Offer | Query | Measure):
-                return firm.answer(request)
-            key = f"{firm.pure}/{_digest(request)}"
-            found = self._remembered.get(key)
-            if found is None:
-                found = firm.answer(request)
-                self._remembered.put(key, found)
-            return found
 
-        return call
+# ------------------------------------------------------------------------- firms of this process
+
+
+class Told(Protocol):
+    """A firm, and what it remembers of one study."""
+
+    @property
+    def pure(self) -> str:
+        """Names the firm, where its answers follow from the questions alone; else ""."""
+
+    def answer(self, request: Request) -> Answer: ...
+
+
+@final
+class Here:
+    """Firms of this process (`Crew`).
+
+    Args:
+        firms: by name.
+        together: how those that are asked at once are called.
+        remembered: answers of firms whose answers follow from the questions alone.
+    """
+
+    def __init__(
+        self,
+        firms: Mapping[str, Told],
+        together: Together = in_turn,
+        remembered: AnswerCache | None = None,
+    ) -> None:
+        self._firms, self._together, self._remembered = firms, together, remembered
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(self._firms))
+
+    def ask(
+        self, requests: Mapping[str, Request], wait_s: float, facts: bool
+    ) -> Mapping[str, Reply]:
+        """The replies. In one process nothing can be interrupted, so that `wait_s` is not used."""
+        names = sorted(requests)
+        given = self._together([partial(self._call, name, requests[name]) for name in names])
+        return {n: reply_of(answer, facts) for n, answer in zip(names, given, strict=True)}
+
+    def _call(self, name: str, request: Request) -> Answer:
+        firm, known = self._firms[name], self._remembered
+        # What firms play is never asked twice, and its tables cost more to read than to use.
+        if (
+            known is None
+            or not firm.pure
+            or not isinstance(request, Enrol | Offer | Query | Measure)
+        ):
+            return firm.answer(request)
+        key = f"{firm.pure}/{_digest(request)}"
+        found = known.get(key)
+        if found is None:
+            found = firm.answer(request)
+            known.put(key, found)
+        return found
+
+
+def reply_of(answer: Answer, facts: bool) -> Reply:
+    """An answer that nobody may write to any more, with what the audit wants to know of it."""
+    keep_from_writing(answer)
+    return Reply(answer, Facts.of(pack(answer)) if facts else None)
+
+
+def keep_from_writing(value: object) -> None:
+    """Let nobody write to the arrays of a message."""
+    for array in _arrays(value):
+        array.flags.writeable = False
+
+
+@final
+class OneFirm:
+    """A firm with its memory (`Told`).
+
+    Args:
+        name: its own.
+        answer: the firm's own; memory: what it remembers.
+        pure: see `Told`.
+        spared: what goes wrong in it is its own fault only, and goes to the log; else it is raised.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        answer: Callable[[Request, Memory], Answer],
+        memory: Memory,
+        pure: str = "",
+        spared: bool = False,
+    ) -> None:
+        self._name, self._answer, self._memory = name, answer, memory
+        self._pure, self._spared = pure, spared
+
+    @property
+    def pure(self) -> str:
+        return self._pure
+
+    def answer(self, request: Request) -> Answer:
+        try:
+            return self._answer(request, self._memory)
+        except Exception as fault:
+            if not self._spared:
+                raise
+            # The text may quote private data: it goes to the firm's own log, not to the operator.
+            log.exception("%s could not answer", self._name)
+            return Fault(type(fault).__name__)
+
+
+# --------------------------------------------------------------------------- what was said before
 
 
 @final
@@ -137,10 +286,8 @@ class AnswerCache:
 
     def put(self, key: str, answer: Answer) -> None:
         """Remember an answer; from now on nobody may write to its arrays."""
-        arrays = _arrays(answer)
-        for array in arrays:
-            array.flags.writeable = False
-        size = 1000 + sum(array.nbytes for array in arrays)
+        keep_from_writing(answer)
+        size = 1000 + sum(array.nbytes for array in _arrays(answer))
         if size > self._room // 4 or key in self._answers:
             return
         self._answers[key] = (answer, size)
@@ -156,8 +303,7 @@ def _arrays(value: object) -> list[Array]:
     if isinstance(value, Mapping):
         return [array for part in value.values() for array in _arrays(part)]
     if dataclasses.is_dataclass(value):
-        names = [field.name for field in dataclasses.fields(value)]
-        return [array for name in names for array in _arrays(getattr(value, name))]
+        return [array for part in vars(value).values() for array in _arrays(part)]
     return []
 
 
@@ -169,25 +315,3 @@ def _digest(request: Request) -> str:
         told.update(f"{name} {array.dtype} {array.shape}".encode())
         told.update(np.ascontiguousarray(array).tobytes())
     return told.hexdigest()
-
-
-@final
-class OneFirm:
-    """A firm with its memory (`Told`).
-
-    Args:
-        answer: the firm's own; memory: of this study and seed.
-        pure: see `Told`.
-    """
-
-    def __init__(
-        self, answer: Callable[[Request, Memory], Answer], memory: Memory, pure: str = ""
-    ) -> None:
-        self._answer, self._memory, self._pure = answer, memory, pure
-
-    @property
-    def pure(self) -> str:
-        return self._pure
-
-    def answer(self, request: Request) -> Answer:
-        return self._answer(request, self._memory)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import final
 
 from simulations.engines import Engine, Job
-from simulations.engines.config_keys import PARTY
 
 
 @final
@@ -18,9 +17,6 @@ class Inline(Engine):
         return [f"inline: {firms} firms in this process, 1 thread"]
 
     def hold(self, job: Job) -> None:
-        from simulations.engines import apps
-        from simulations.engines.grid import InlineGrid, contexts_of, server_context
+        from simulations.engines.apps import hold_here
 
-        run_config = apps.run_config(job.config, job.folder)
-        contexts = contexts_of(job.firms, PARTY, run_config)
-        apps.server(InlineGrid(apps.client, contexts), server_context(run_config))
+        hold_here(job)

@@ -14,7 +14,6 @@ import numpy as np
 
 from parties.exchange import FedpactError
 from simulations.engines import Engine, EngineError, Job
-from simulations.engines.config_keys import PARTY
 
 log = logging.getLogger("fedpact")
 
@@ -69,15 +68,11 @@ class RayActors(Engine):
     def hold(self, job: Job) -> None:
         self.plan(len(job.firms))
         import_ray()
-        from simulations.engines import apps
-        from simulations.engines.grid import contexts_of, server_context
-        from simulations.engines.ray_grid import RayGrid
+        from simulations.engines.apps import hold_direct
+        from simulations.engines.ray_crew import RayCrew
 
         actors = self.start(min(self.workers, len(job.firms)))
-        run_config = apps.run_config(job.config, job.folder)
-        contexts = contexts_of(job.firms, PARTY, run_config)
-        grid = RayGrid(actors, "simulations.engines.apps:client", contexts)
-        apps.server(grid, server_context(run_config))
+        hold_direct(job, lambda maker, arguments: RayCrew(actors, maker, arguments, job.firms))
 
     def close(self) -> None:
         """Stop the actors; stop Ray too, unless it is somebody else's cluster."""
@@ -98,7 +93,7 @@ class RayActors(Engine):
             if self._pools:
                 self.close()
             self.start_ray(workers)
-            from simulations.engines.ray_grid import start_workers
+            from simulations.engines.ray_crew import start_workers
 
             self._pools[key] = start_workers(workers, self.num_cpus, self.num_gpus)
         return self._pools[key]

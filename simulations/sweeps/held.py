@@ -28,7 +28,7 @@ from server.settling import Settling
 from server.transport import Sent
 from simulations.build import build, sha256
 from simulations.engines import in_turn
-from simulations.engines.direct import AnswerCache, Direct, OneFirm
+from simulations.engines.direct import AnswerCache, Direct, Here, OneFirm
 from simulations.engines.lockstep import Remembered, all_together, hold_together
 from simulations.study import Study, study_of
 from simulations.sweeps.limits import (
@@ -135,7 +135,7 @@ class _Job:
                 fitter.set(partial(self._waiting, fitter.get()))
             firms = {name: self._firm(firm, seed) for name, firm in study.firms.items()}
             by_turns = all_together if self._limits.together else in_turn
-            hold_docket(desk, Direct(firms, study.limits, ANSWERS, by_turns))
+            hold_docket(desk, Direct(Here(firms, by_turns, ANSWERS), study.limits))
             self._outcomes[seed] = desk.outcomes
 
     def _waiting(self, batch: Fitter, fits: Sequence[Fit]) -> list[Fitted]:
@@ -149,7 +149,7 @@ class _Job:
         # A gate keeps a ledger of what it has seen: the firm's answers follow from that too.
         guarded = firm.gate is not None and bool(firm.gate.checks)
         pure = not guarded and firm.secrets != SECRET and firm.tells != "sums"
-        return OneFirm(firm.answer, Memory(_models(key, seed)), key if pure else "")
+        return OneFirm(firm.name, firm.answer, Memory(_models(key, seed)), key if pure else "")
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

@@ -1,0 +1,134 @@
+"""Firms in Ray's actors: one call an actor and question, whatever the number of its firms."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import ray
+
+from parties.exchange import Request
+from parties.memory import Memory
+from simulations.engines.direct import OneFirm, Reply, keep_from_writing, reply_of
+
+
+def start_workers(count: int, num_cpus: float, num_gpus: float) -> list[Any]:
+    """Ray handles of `count` new workers with their CPU and GPU shares."""
+    # An actor is a cache: after a crash it starts empty, and recomputes the same answers.
+    kind: Any = ray.remote(
+        num_cpus=num_cpus, num_gpus=num_gpus, max_restarts=-1, max_task_retries=3
+    )(Worker)
+    return [kind.remote() for _ in range(count)]
+
+
+@final
+class Worker:
+    """What one Ray actor does: answers for its firms, one after the other."""
+
+    def __init__(self) -> None:
+        self._job = ""
+        self._firms: dict[str, OneFirm] = {}
+
+    def answer(
+        self,
+        job: str,
+        opened: list[Any],
+        names: list[str],
+        places: list[int],
+        facts: bool,
+        *requests: Request,
+    ) -> list[Reply]:
+        """The replies of these firms.
+
+        Args:
+            job: names the job; a new one is opened with what is in `opened`.
+            places: for each firm, which of `requests` is its question.
+            facts: whether they are wanted of the answers.
+        """
+        if job != self._job:
+            self._firms, self._job = {}, job
+        for request in requests:
+            keep_from_writing(request)
+        return [
+            reply_of(self._firm(name, opened).answer(requests[place]), facts)
+            for name, place in zip(names, places, strict=True)
+        ]
+
+    def _firm(self, name: str, opened: list[Any]) -> OneFirm:
+        if name not in self._firms:
+            reference, arguments = ray.get(opened[0])
+            module, maker = reference.split(":")
+            firm = getattr(importlib.import_module(module), maker)(name, *arguments)
+            self._firms[name] = OneFirm(name, firm.answer, Memory(), spared=True)
+        return self._firms[name]
+
+
+@final
+class RayCrew:
+    """Firms dealt out among Ray's actors (`simulations.engines.direct.Crew`).
+
+    Args:
+        actors: Ray handles of `Worker`.
+        maker: what makes a firm, as "module:function"; it is given the firm's name and `arguments`.
+        names: the firms; one belongs to one actor for the whole job.
+    """
+
+    def __init__(
+        self, actors: Sequence[Any], maker: str, arguments: tuple[Any, ...], names: Sequence[str]
+    ) -> None:
+        self._actors, self._job = list(actors), os.urandom(8).hex()
+        self._opened = [ray.put((maker, arguments))]
+        self._home = {name: i % len(actors) for i, name in enumerate(sorted(names))}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(self._home))
+
+    def ask(
+        self, requests: Mapping[str, Request], wait_s: float, facts: bool
+    ) -> Mapping[str, Reply]:
+        """The replies; whoever has not answered after `wait_s` seconds is lost to this question."""
+        deadline = time.monotonic() + wait_s
+        stacks: dict[int, list[str]] = {}
+        for name in sorted(requests):
+            stacks.setdefault(self._home[name], []).append(name)
+        stored: dict[int, Any] = {}  # a question that many are asked is stored once
+        asked = {}
+        for home, names in stacks.items():
+            different = list({id(requests[name]): requests[name] for name in names}.values())
+            order = {id(request): place for place, request in enumerate(different)}
+            for request in different:
+                if id(request) not in stored:
+                    stored[id(request)] = ray.put(request)
+            future = self._actors[home].answer.remote(
+                self._job,
+                self._opened,
+                names,
+                [order[id(requests[name])] for name in names],
+                facts,
+                *(stored[id(request)] for request in different),
+            )
+            asked[future] = names
+        late = Reply(None, lost=f"no answer within {wait_s:g} s")
+        found = dict.fromkeys(requests, late)
+        while asked:
+            done, _ = ray.wait(
+                list(asked), num_returns=1, timeout=max(deadline - time.monotonic(), 0)
+            )
+            if not done:
+                break
+            found.update(_replies(done[0], asked.pop(done[0])))
+        return found
+
+
+def _replies(future: Any, names: Sequence[str]) -> dict[str, Reply]:
+    try:
+        replies: list[Reply] = ray.get(future)
+    except ray.exceptions.RayTaskError as fault:
+        replies = [Reply(None, lost=f"its worker failed: {fault.cause!r}")] * len(names)
+    except ray.exceptions.RayError as fault:
+        replies = [Reply(None, lost=f"its worker failed: {type(fault).__name__}")] * len(names)
+    return dict(zip(names, replies, strict=True))
