@@ -26,7 +26,7 @@ demo: $(READY)  ## Two real lenders, four contracts, one verdict
 test: $(READY)  ## The tests (under 10 minutes on two cores)
 	$(TEST)
 
-test-long: $(READY)  ## All tests, the long campaigns too
+test-long: $(READY) $(PEERS)/.ready  ## All tests, the long campaigns too
 	$(BIN)/pytest
 
 check: $(READY)  ## What CI runs: format, lint, types, import walls, tests
@@ -45,11 +45,14 @@ bench: $(READY)  ## Rounds, trainings and games, as ratios
 	$(BIN)/python -m simulations.bench game
 	$(BIN)/python -m simulations.bench canonicalize
 
-bench-peers: $(PEERS)/.ready  ## Install what canonicalizers are measured beside, in .venv-peers
+bench-peers: $(PEERS)/.ready  ## Install what we are measured beside, in .venv-peers
 
-$(PEERS)/.ready: simulations/bench/peers.txt constraints.txt
+# pfl is installed without asking what it wants: see its file.
+$(PEERS)/.ready: simulations/bench/peers.txt simulations/bench/pfl.txt constraints.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -r $<
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --no-deps \
+		-c constraints.txt -r simulations/bench/pfl.txt
 	@touch $@
 
 clean:  ## Remove the environments and caches (not your runs)
