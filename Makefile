@@ -44,6 +44,7 @@ bench: $(READY)  ## Rounds, trainings and games, as ratios
 	$(BIN)/python -m simulations.bench deployment
 	$(BIN)/python -m simulations.bench game
 	$(BIN)/python -m simulations.bench canonicalize
+	$(BIN)/python -m simulations.bench arm
 
 bench-peers: $(PEERS)/.ready  ## Install what we are measured beside, in .venv-peers
 

@@ -7,6 +7,7 @@ sweep             studies a second beside Hydra's basic launcher
 deployment        an exchange with real nodes, on this machine (minutes)
 game              points, games and episodes a second of each solver
 canonicalize      canonicalizers beside equiadapt's
+arm               a forecast of retraining beside the retraining
 
 Each prints a line a figure. With --out FOLDER it also writes bench.md, bench.html (tables and
 figures) and bench.json there; further commands with the same folder join them. Every command has
@@ -27,7 +28,9 @@ from parties.exchange import FedpactError
 # add_arguments(parser) and rows(arguments) -> list[Row], which prints its lines as it measures.
 COMMANDS = {
     name: f"simulations.bench.{name}"
-    for name in ("rounds", "batched", "masks", "sweep", "deployment", "game", "canonicalize")
+    for name in (
+        *("rounds", "batched", "masks", "sweep", "deployment", "game", "canonicalize", "arm"),
+    )
 }
 
 

@@ -40,7 +40,7 @@ def add_to_report(
     commands = _read(path)
     told = {
         "command": " ".join(["python -m simulations.bench", name, *_without_out(words)]),
-        "about": about,
+        "about": about.rstrip("."),
         "machine": machine(),
         "rows": [row.told() for row in rows],
     }
@@ -96,13 +96,15 @@ def facts(told: Told) -> list[str]:
 
 def cells(row: Told) -> dict[str, str]:
     """A row as it is read, by column."""
-    spread = ""
+    ratio = spread = ""
     if row["ratio"] is not None:
+        ratio = f"{figure(row['ratio'])} x {row['beside']}".strip()
+    if len(row["ratios"]) > 1:
         spread = f"{figure(row['low'])} to {figure(row['high'])}"
     return {
         "of": row["name"],
         "middle": f"{figure(row['value'])} {row['unit']}".strip(),
-        "ratio": f"{figure(row['ratio'])} x {row['beside']}".strip() if spread else "",
+        "ratio": ratio,
         "spread": spread,
         "must be": row["bar"],
         "verdict": f"void: {row['void']}" if row["void"] else row["verdict"],
@@ -145,21 +147,23 @@ def drawn(rows: Sequence[Told]) -> Figure:
 
 def _shown(command: Told) -> dict[str, Any]:
     """A command as bench.html shows it."""
-    ratios = [row for row in command["rows"] if row["ratio"] is not None and row["ratio"] > 0]
-    picture, key = None, str(command["command"])
-    if ratios:
-        picture = with_own_ids(svg(lambda: drawn(ratios), {}, key), f"c{crc32(key.encode())}")
-    tables = {
-        what: {"columns": _columns(rows), "rows": [cells(row) for row in rows]}
-        for what, rows in _tables(command["rows"]).items()
-    }
-    return {
-        **command,
-        "facts": facts(command["machine"]),
-        "tables": tables,
-        "picture": picture,
-        "ratios": [cells(row) for row in ratios],
-    }
+    tables = []
+    for what, rows in _tables(command["rows"]).items():
+        ratios = [row for row in rows if row["ratio"]]
+        picture, key = None, f"{command['command']}: {what}"
+        if ratios:
+            drawing = svg(lambda ratios=ratios: drawn(ratios), {}, key)  # type: ignore[misc]
+            picture = with_own_ids(drawing, f"c{crc32(key.encode())}")
+        tables.append(
+            {
+                "what": what,
+                "columns": _columns(rows),
+                "rows": [cells(row) for row in rows],
+                "picture": picture,
+                "ratios": [cells(row) for row in ratios],
+            }
+        )
+    return {**command, "facts": facts(command["machine"]), "tables": tables}
 
 
 def _tables(rows: Sequence[Told]) -> dict[str, list[Told]]:
