@@ -11,6 +11,7 @@ from typing import Any
 from zlib import crc32
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from parties.exchange import FedpactError
 from parties.files import write_whole
@@ -129,17 +130,22 @@ def drawn(rows: Sequence[Told]) -> Figure:
     picture = Figure(figsize=(WIDTH, 0.9 + 0.32 * len(rows)), layout="constrained")
     axes = picture.subplots()
     axes.set_xscale("log")
+    ends = [end for row in rows for end in (row["low"], row["high"])]
     for place, row in zip(places, rows, strict=True):
         ratio, colour = row["ratio"], COLOURS[row["verdict"]]
         axes.barh(place, ratio - 1, left=1, height=0.6, color=colour)
         axes.plot([row["low"], row["high"]], [place, place], color=INK, linewidth=1.2)
         if row["bar"]:
             limit = float(row["bar"].split()[-1])
+            ends.append(limit)
             axes.plot([limit, limit], [place - 0.42, place + 0.42], color=INK, linewidth=2.4)
     axes.axvline(1, color=INK, linewidth=0.8)
     axes.set_yticks(list(places), [f"{row['name']}, x {row['beside']}" for row in rows], size=8)
+    # A ratio near 1 should look near it, so that the axis is never less than from a half to 2.
+    axes.set_xlim(min(0.5, 0.9 * min(ends)), max(2.0, 1.1 * max(ends)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter(lambda _value, _: "")
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set_xlabel("ratio; line: all repeats; stroke: what it must be", size=8)
     return picture
