@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := .venv-peers
+BENCH := rounds batched masks sweep deployment game canonicalize arm
 
 # Two at a time, but for those that start Ray or Flower: each wants the machine for itself.
 TEST = $(BIN)/pytest -n 2 --dist loadfile -m "not long and not ray and not flower" \
@@ -36,15 +37,8 @@ check: $(READY)  ## What CI runs: format, lint, types, import walls, tests
 	$(BIN)/lint-imports
 	$(TEST)
 
-bench: $(READY)  ## Rounds, trainings and games, as ratios
-	$(BIN)/python -m simulations.bench rounds
-	$(BIN)/python -m simulations.bench batched
-	$(BIN)/python -m simulations.bench masks
-	$(BIN)/python -m simulations.bench sweep
-	$(BIN)/python -m simulations.bench deployment
-	$(BIN)/python -m simulations.bench game
-	$(BIN)/python -m simulations.bench canonicalize
-	$(BIN)/python -m simulations.bench arm
+bench: $(READY)  ## Rounds, trainings and games, as ratios; the report is build/bench/bench.html
+	for what in $(BENCH); do $(BIN)/python -m simulations.bench $$what --out build/bench || exit; done
 
 bench-peers: $(PEERS)/.ready  ## Install what we are measured beside, in .venv-peers
 

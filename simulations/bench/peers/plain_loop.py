@@ -1,7 +1,7 @@
 """Federated averaging as a plain loop: one model, firm by firm, all of it in place.
 
-Parameters and speeds are views of one vector each, so that a firm's start, its steps and the sum of
-all firms are a few calls, however many layers there are.
+Parameters and their gradients are views of one vector each, so that a firm's start, its steps and
+the sum of all firms are a few calls, however many layers there are.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ def main() -> None:
     module = work.build().train()
     parameters: list[Tensor] = list(module.parameters())
     weights = torch.cat([p.detach().flatten() for p in parameters])
-    for parameter, view in zip(parameters, views(weights, parameters), strict=True):
-        parameter.data = view
-    speed, common = torch.zeros_like(weights), weights.clone()
-    speeds = views(speed, parameters)
+    slope, speed, common = torch.zeros_like(weights), torch.zeros_like(weights), weights.clone()
+    for parameter, value, gradient in zip(
+        parameters, views(weights, parameters), views(slope, parameters), strict=True
+    ):
+        parameter.data, parameter.grad = value, gradient
     cpu, wall = [], []
     for round_ in range(work.rounds):
         marks = time.process_time(), time.perf_counter()
@@ -43,11 +44,9 @@ def main() -> None:
             weights.copy_(common)
             speed.zero_()
             for x, y in work.steps(rows):
-                loss = functional.cross_entropy(module(x), y)
-                gradients = torch.autograd.grad(loss, parameters)
-                speed.mul_(work.momentum)
-                torch._foreach_add_(speeds, gradients)
-                weights.sub_(speed, alpha=work.learning_rate)
+                slope.zero_()
+                torch.autograd.backward(functional.cross_entropy(module(x), y))
+                weights.sub_(speed.mul_(work.momentum).add_(slope), alpha=work.learning_rate)
             total.add_(weights, alpha=len(rows))
         common.copy_(total.div_(len(work.labels)))
         cpu.append(time.process_time() - marks[0])
