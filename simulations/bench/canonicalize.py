@@ -30,7 +30,7 @@ from parties.canonicalize.cosine import Cosine
 from parties.canonicalize.groups import Group
 from parties.canonicalize.scalar import Scalar
 from parties.exchange import FedpactError
-from simulations.bench.peer import Answer, cpu_seconds
+from simulations.bench.peers.equiadapt import Answer, cpu_seconds
 from simulations.bench.row import Bar, Row, add_count
 
 ROOT = Path(__file__).parents[2]
@@ -147,7 +147,7 @@ class Peer:
             with (
                 (folder / LOG).open("w") as errors,
                 subprocess.Popen(
-                    [python.absolute(), "-W", "ignore", "-m", "simulations.bench.peer"],
+                    [python.absolute(), "-W", "ignore", "-m", "simulations.bench.peers.equiadapt"],
                     cwd=ROOT,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
