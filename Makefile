@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := .venv-peers
+BENCH := rounds batched masks sweep deployment game canonicalize arm
 
 # Two at a time, but for those that start Ray or Flower: each wants the machine for itself.
 TEST = $(BIN)/pytest -n 2 --dist loadfile -m "not long and not ray and not flower" \
@@ -26,7 +27,7 @@ demo: $(READY)  ## Two real lenders, four contracts, one verdict
 test: $(READY)  ## The tests (under 10 minutes on two cores)
 	$(TEST)
 
-test-long: $(READY)  ## All tests, the long campaigns too
+test-long: $(READY) $(PEERS)/.ready  ## All tests, the long campaigns too
 	$(BIN)/pytest
 
 check: $(READY)  ## What CI runs: format, lint, types, import walls, tests
@@ -36,20 +37,17 @@ check: $(READY)  ## What CI runs: format, lint, types, import walls, tests
 	$(BIN)/lint-imports
 	$(TEST)
 
-bench: $(READY)  ## Rounds, trainings and games, as ratios
-	$(BIN)/python -m simulations.bench rounds
-	$(BIN)/python -m simulations.bench batched
-	$(BIN)/python -m simulations.bench masks
-	$(BIN)/python -m simulations.bench sweep
-	$(BIN)/python -m simulations.bench deployment
-	$(BIN)/python -m simulations.bench game
-	$(BIN)/python -m simulations.bench canonicalize
+bench: $(READY)  ## Rounds, trainings and games, as ratios; the report is build/bench/bench.html
+	for what in $(BENCH); do $(BIN)/python -m simulations.bench $$what --out build/bench || exit; done
 
-bench-peers: $(PEERS)/.ready  ## Install what canonicalizers are measured beside, in .venv-peers
+bench-peers: $(PEERS)/.ready  ## Install what we are measured beside, in .venv-peers
 
-$(PEERS)/.ready: simulations/bench/peers.txt constraints.txt
+# pfl is installed without asking what it wants: see its file.
+$(PEERS)/.ready: simulations/bench/peers.txt simulations/bench/pfl.txt constraints.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -r $<
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --no-deps \
+		-c constraints.txt -r simulations/bench/pfl.txt
 	@touch $@
 
 clean:  ## Remove the environments and caches (not your runs)

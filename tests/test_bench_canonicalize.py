@@ -11,7 +11,7 @@ import torch
 
 from simulations.bench.__main__ import main
 from simulations.bench.canonicalize import Agreement, Case
-from simulations.bench.peer import Answer
+from simulations.bench.peers.equiadapt import Answer
 
 
 def printed(

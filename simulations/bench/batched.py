@@ -6,6 +6,7 @@ count. Repeats take turns, so that a busy machine slows both alike.
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import tempfile
@@ -32,6 +33,7 @@ from parties.datasets.pool import PoolPart
 from parties.exchange import Array
 from parties.fitting import Fit, Fitted, fit_each
 from parties.training import Training, random_seed, weights_of
+from simulations.bench.row import Bar, Row, add_count
 from simulations.build import build
 from simulations.engines import Job
 
@@ -48,7 +50,7 @@ T = TypeVar("T")
 
 @final
 @dataclass(frozen=True)
-class Row:
+class Trained:
     """Firms that train for an epoch, and how many times cheaper a batch must be (0: no bar)."""
 
     name: str
@@ -77,27 +79,34 @@ class Row:
         ]
 
 
-DIGITS = Row("digits MLP", Mlp((32,)), firms=100, examples=14, batch=5, bar=8)
+DIGITS = Trained("digits MLP", Mlp((32,)), firms=100, examples=14, batch=5, bar=8)
 FASHION = (
-    Row("fashion MLP", Mlp((128,)), firms=50, examples=120, batch=32, bar=2),
-    Row("fashion CNN", Cnn(), firms=20, examples=60, batch=32, bar=0),
+    Trained("fashion MLP", Mlp((128,)), firms=50, examples=120, batch=32, bar=2),
+    Trained("fashion CNN", Cnn(), firms=20, examples=60, batch=32, bar=0),
 )
 
 
-def report(firms: int, rounds: int, repeats: int) -> None:
-    """Print a line a model, and one for a whole study of so many firms and rounds."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    add_count(parser, "--firms", 50, "of the study", least=2)
+    add_count(parser, "--rounds", 20, "of the study")
+    add_count(parser, "--repeats", 5, "in which batch and loop take turns")
+
+
+def rows(chosen: argparse.Namespace) -> list[Row]:
+    """A row a model, and one for a whole study of so many firms and rounds, printed."""
+    firms, rounds, repeats = chosen.firms, chosen.rounds, chosen.repeats
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         print(f"CPU ms of a firm's epoch, one thread, {repeats} alternated repeats")
-        _fits(DIGITS, _examples(Digits(client=0, clients=1)), repeats)
+        told = [_fits(DIGITS, _examples(Digits(client=0, clients=1)), repeats)]
         clothing = _clothing()
-        for row in FASHION:
-            _fits(row, clothing, repeats)
+        told += [_fits(row, clothing, repeats) for row in FASHION]
         print(
             f"CPU ms of a firm's round; a study of {firms} firms, {rounds} rounds, built and held"
         )
-        _studies(firms, rounds, repeats)
+        return [*told, _studies(firms, rounds, repeats)]
     finally:
         torch.set_num_threads(threads)
 
@@ -116,7 +125,7 @@ def _clothing() -> tuple[Array, Array]:
     return rng.random((6000, 784)).astype(np.float32), rng.integers(0, 10, 6000)
 
 
-def _fits(row: Row, examples: tuple[Array, Array], repeats: int) -> None:
+def _fits(row: Trained, examples: tuple[Array, Array], repeats: int) -> Row:
     fits = row.fits(*examples)
     fit_each(fits[:2])  # the first calls are for warming up
     fit_together(fits)
@@ -129,13 +138,15 @@ def _fits(row: Row, examples: tuple[Array, Array], repeats: int) -> None:
     parameters = sum(array.size for array in (fits[0].start or {}).values())
     line = _line(pairs, "loop", float(np.max(apart)), row.bar)
     print(f"  {row.name:12} {parameters:7,} parameters  {line}")
+    what = "CPU of a firm's epoch, one thread: times less than the loop"
+    return _row(what, row.name, pairs, "loop", float(np.max(apart)), row.bar)
 
 
 def _losses(fitted: Sequence[Fitted]) -> Array:
     return np.array([losses for _, losses in fitted])
 
 
-def _studies(firms: int, rounds: int, repeats: int) -> None:
+def _studies(firms: int, rounds: int, repeats: int) -> Row:
     pairs, apart = [], []
     for _ in range(repeats):
         inline, one = _timed(partial(_curves, _config("inline", firms, rounds)))
@@ -144,6 +155,8 @@ def _studies(firms: int, rounds: int, repeats: int) -> None:
         apart.append(np.abs(one - other).max())
     line = _line(pairs, "inline", float(np.max(apart)), 0)
     print(f"  {'whole study':12} {'':18}  {line}")
+    what = f"CPU of a firm's round; a study of {firms} firms, {rounds} rounds: times less"
+    return _row(what, "whole study", pairs, "inline", float(np.max(apart)), 0)
 
 
 def _config(engine: str, firms: int, rounds: int) -> dict[str, Any]:
@@ -190,3 +203,24 @@ def _line(pairs: Sequence[tuple[float, float]], beside: str, apart: float, bar: 
     if not bar:
         return line
     return f"{line}, at least {bar:g}: {'holds' if middle >= bar else 'missed'}"
+
+
+def _row(
+    what: str,
+    name: str,
+    pairs: Sequence[tuple[float, float]],
+    beside: str,
+    apart: float,
+    bar: float,
+) -> Row:
+    """The same as a row of the report."""
+    return Row(
+        what,
+        name,
+        tuple(1000 * batch for _, batch in pairs),
+        "ms",
+        tuple(loop / batch for loop, batch in pairs),
+        f"less than {beside}",
+        Bar(bar, least=True) if bar else None,
+        "" if apart <= AGREE else f"its losses differ by {apart:.0e}",
+    )

@@ -7,6 +7,7 @@ while ours runs; repeats take turns, so that a busy machine slows both alike.
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -29,7 +30,8 @@ from parties.canonicalize.cosine import Cosine
 from parties.canonicalize.groups import Group
 from parties.canonicalize.scalar import Scalar
 from parties.exchange import FedpactError
-from simulations.bench.peer import Answer, cpu_seconds
+from simulations.bench.peers.equiadapt import Answer, cpu_seconds
+from simulations.bench.row import Bar, Row, add_count
 
 ROOT = Path(__file__).parents[2]
 PEER = ROOT / ".venv-peers" / "bin" / "python"
@@ -145,7 +147,7 @@ class Peer:
             with (
                 (folder / LOG).open("w") as errors,
                 subprocess.Popen(
-                    [python.absolute(), "-W", "ignore", "-m", "simulations.bench.peer"],
+                    [python.absolute(), "-W", "ignore", "-m", "simulations.bench.peers.equiadapt"],
                     cwd=ROOT,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
@@ -198,24 +200,32 @@ class Peer:
         return told
 
 
-def report(count: int, repeats: int, python: Path = PEER) -> None:
-    """Print agreement with equiadapt on so many images, CPU time beside it, and overhead.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    add_count(parser, "--images", 512, "random images to compare on")
+    parser.add_argument(
+        "--peer",
+        type=Path,
+        default=PEER,
+        help="interpreter that has equiadapt; where there is none, ours is told alone",
+    )
+    add_count(parser, "--repeats", 7, "in which canonicalizers take turns")
 
-    Args:
-        python: the interpreter that has equiadapt; where there is none, ours is told alone.
-    """
+
+def rows(chosen: argparse.Namespace) -> list[Row]:
+    """A row a case, printed: CPU time beside equiadapt, where it agrees, and overhead."""
+    repeats, python = chosen.repeats, chosen.peer
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():
             if python.is_file():
                 with Peer.starting(python) as peer:
-                    agreed = _agreement(peer, count)
-                    _times(repeats, peer, agreed)
+                    told = _times(repeats, peer, _agreement(peer, chosen.images))
             else:
                 print(f"equiadapt is not there ({python}): `make bench-peers` installs it")
-                _times(repeats, None, {})
-            _overhead(repeats)
+                told = _times(repeats, None, {})
+            return told + _overhead(repeats)
     finally:
         torch.set_num_threads(threads)
 
@@ -236,7 +246,8 @@ def _agreement(peer: Peer, count: int) -> dict[int, bool]:
     return found
 
 
-def _times(repeats: int, peer: Peer | None, agreed: dict[int, bool]) -> None:
+def _times(repeats: int, peer: Peer | None, agreed: dict[int, bool]) -> list[Row]:
+    what, told = "CPU of one canonicalization, RGB, one thread", list[Row]()
     print(f"CPU ms of one canonicalization, RGB, one thread, {repeats} alternated repeats")
     for count, side in SIZES:
         for turns in (4, 8):
@@ -246,15 +257,20 @@ def _times(repeats: int, peer: Peer | None, agreed: dict[int, bool]) -> None:
             if peer is None:
                 ours = [cpu_seconds(run, CALLS) for _ in range(repeats)]
                 print(f"  {case.name:17} {_ms(ours)} ours")
+                told.append(Row(what, case.name, tuple(1000 * s for s in ours), "ms"))
             elif not agreed[turns]:
                 print(f"  {case.name:17} void: its answers differ")
+                told.append(Row(what, case.name, (), "ms", void="its answers differ"))
             else:
                 peer.cpu_seconds(case)  # the first call is its warm-up
                 pairs = [(cpu_seconds(run, CALLS), peer.cpu_seconds(case)) for _ in range(repeats)]
-                print(f"  {case.name:17} {_row(pairs, 'ours', 'equiadapt', PEER_BAR)}")
+                print(f"  {case.name:17} {_line(pairs, 'ours', 'equiadapt', PEER_BAR)}")
+                told.append(_row(what, case.name, pairs, "equiadapt", PEER_BAR))
+    return told
 
 
-def _overhead(repeats: int) -> None:
+def _overhead(repeats: int) -> list[Row]:
+    what, told = "CPU of a frozen model, canonicalized", list[Row]()
     count, side = BACKBONE
     print(f"CPU ms of a frozen model, alone and canonicalized, {count} grey images of {side} px")
     images, alone = _images(count, 1, side), _backbone()
@@ -268,11 +284,18 @@ def _overhead(repeats: int) -> None:
         for run in runs:
             run()
         pairs = [tuple(cpu_seconds(run, CALLS) for run in runs) for _ in range(repeats)]
-        row = _row(pairs, "canonicalized", "alone", BACKBONE_BARS[turns])
-        print(f"  {f'C{turns}, scalar':17} {row}")
+        line = _line(pairs, "canonicalized", "alone", BACKBONE_BARS[turns])
+        print(f"  {f'C{turns}, scalar':17} {line}")
+        told.append(_row(what, f"C{turns}, scalar", pairs, "alone", BACKBONE_BARS[turns]))
+    return told
 
 
-def _row(pairs: Sequence[tuple[float, ...]], one: str, two: str, bar: float) -> str:
+def _row(what: str, name: str, pairs: Sequence[tuple[float, ...]], beside: str, bar: float) -> Row:
+    ours, ratios = tuple(1000 * a for a, _ in pairs), tuple(a / b for a, b in pairs)
+    return Row(what, name, ours, "ms", ratios, beside, Bar(bar))
+
+
+def _line(pairs: Sequence[tuple[float, ...]], one: str, two: str, bar: float) -> str:
     """Medians, and the ratio with its range."""
     ours, theirs = ([pair[i] for pair in pairs] for i in (0, 1))
     ratios = [a / b for a, b in pairs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import shutil
@@ -18,6 +19,7 @@ from hydra import compose, initialize_config_module
 
 from parties.exchange import Enrol
 from server.transport import Question, Transport
+from simulations.bench.row import Row
 from simulations.deploy.apart import EXCHANGES, apart_of
 from simulations.deploy.bundle import write_bundle
 from simulations.deploy.layout import Deployment
@@ -67,14 +69,26 @@ class Exchanges:
         )
 
 
-def report() -> None:
-    """Print what an exchange takes."""
-    for line in lines():
-        print(line)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """It has no options."""
 
 
-def lines(study: Sequence[str] = STUDY) -> list[str]:
-    """The table, a line each."""
+def rows(chosen: argparse.Namespace) -> list[Row]:
+    """A row a kind of exchange, printed."""
+    firms, found = exchanges()
+    what = f"{firms} nodes and the operator on this machine, TLS, node keys, signed models"
+    print(what)
+    print("exchange                 questions  seconds of each")
+    for one in found:
+        print(one.line)
+    return [
+        Row(what, f"{one.what}, {one.questions} questions a firm", one.seconds, "s")
+        for one in found
+    ]
+
+
+def exchanges(study: Sequence[str] = STUDY) -> tuple[int, list[Exchanges]]:
+    """How many firms there were, and what exchanges with them took."""
     with initialize_config_module("conf", version_base="1.3"):
         config = compose("config", list(study))
     with tempfile.TemporaryDirectory(prefix="fp-") as home:
@@ -88,11 +102,7 @@ def lines(study: Sequence[str] = STUDY) -> list[str]:
             for firm in firms:
                 held.start_node(firm)
             found = [*_no_ops(held), *_study(held)]
-    return [
-        f"{len(firms)} nodes and the operator on this machine, TLS, node keys, signed models",
-        "exchange                 questions  seconds of each",
-        *(one.line for one in found),
-    ]
+    return len(firms), found
 
 
 def _no_ops(held: Trial) -> list[Exchanges]:

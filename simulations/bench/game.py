@@ -7,11 +7,12 @@ all of them alike.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from importlib import import_module
@@ -27,6 +28,7 @@ from server.game.fast import Solved, play_tables, solve_correlation
 from server.game.four import correlation_tables
 from server.game.settings import correlation
 from server.game.solve import payoffs, solve
+from simulations.bench.row import Row, add_count
 
 AGREE = 1e-12
 NAIVE = 100  # points the enumeration in Python is timed on
@@ -37,7 +39,7 @@ GAMMA = 0.5
 
 @final
 @dataclass(frozen=True)
-class Row:
+class Solver:
     """One solver: what it is called, how much it does at a time, and whether its answers hold."""
 
     name: str
@@ -46,32 +48,44 @@ class Row:
     holds: Callable[[Any], bool]
 
 
-def report(points: int, repeats: int, compiled: bool = True) -> None:
-    """Print every row: best and median a second, ratio to the plainest solver, agreement."""
-    _print("Points a second (two worlds, four contracts)", _points(points, compiled), repeats)
-    _print("1000 x 1000 map", [_map()], repeats)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    add_count(parser, "--points", 200_000, "random markets to solve", least=100)
+    parser.add_argument("--no-compile", action="store_true", help="no torch.compile (minutes)")
+    add_count(parser, "--repeats", 5, "in which solvers take turns")
+
+
+def rows(chosen: argparse.Namespace) -> list[Row]:
+    """A row a solver, printed: best and median a second, ratio to the plainest one, agreement."""
+    repeats = chosen.repeats
+    points = _points(chosen.points, compiled=not chosen.no_compile)
+    told = _rows("Points a second (two worlds, four contracts)", points, repeats)
+    told += _rows("1000 x 1000 map", [_map()], repeats)
     forms, absent = _forms()
-    _print("No-sharing games a second (4 x 4 normal forms)", forms, repeats)
+    told += _rows("No-sharing games a second (4 x 4 normal forms)", forms, repeats)
     for name in absent:
         print(f"  {name:16} not installed")
-    _print("Episodes a second", [_episodes()], repeats)
+    return told + _rows("Episodes a second", [_episodes()], repeats)
 
 
-def _print(title: str, rows: list[Row], repeats: int) -> None:
+def _rows(title: str, solvers: list[Solver], repeats: int) -> list[Row]:
+    told = list[Row]()
     print(f"{title}, {repeats} alternated repeats")
     ready = []
-    for row in rows:
+    for row in solvers:
         # The first call loads and compiles; it is told apart, and its answer is the one checked.
         started = time.perf_counter()
         try:
             holds = row.holds(row.run())
         except Exception as fault:
             print(f"  {row.name:16} void: {type(fault).__name__}: {str(fault).splitlines()[:1]}")
+            told.append(Row(title, row.name, (), "/s", void=type(fault).__name__))
             continue
         if holds:
             ready.append((row, time.perf_counter() - started))
         else:
             print(f"  {row.name:16} void: its answers differ")
+            told.append(Row(title, row.name, (), "/s", void="its answers differ"))
     seconds: dict[str, list[float]] = {row.name: [] for row, _ in ready}
     for _, (row, _) in product(range(repeats), ready):
         started = time.perf_counter()
@@ -85,10 +99,13 @@ def _print(title: str, rows: list[Row], repeats: int) -> None:
         )
         base = ready[0][0]
         ratios = [rate * s / base.count for rate, s in zip(rates, seconds[base.name], strict=True)]
+        told.append(Row(title, row.name, tuple(rates), "/s"))
         if row is not base:
+            told[-1] = replace(told[-1], ratios=tuple(ratios), beside=base.name)
             line += f"  {statistics.median(ratios):9,.1f} x {base.name}"
             line += f" [{min(ratios):,.1f} to {max(ratios):,.1f}]"
         print(f"{line}  ({min(mine):.2f} s; first call {first:.1f} s)")
+    return told
 
 
 def _market(points: int) -> tuple[Array, ...]:
@@ -104,7 +121,7 @@ def _solve(market: tuple[Array, ...], **options: Any) -> Solved:
     return solve_correlation(alpha, beta, rho, [0.5, 0.5], 0, 1, 0, cost, GAMMA, **options)
 
 
-def _points(points: int, compiled: bool) -> list[Row]:
+def _points(points: int, compiled: bool) -> list[Solver]:
     market = _market(points)
     few = min(points, NAIVE)
     part = tuple(v[:few] for v in market)
@@ -115,12 +132,12 @@ def _points(points: int, compiled: bool) -> list[Row]:
         first = np.abs(found.payoffs[:, :, :few] - plain).max() <= AGREE
         return bool(first and np.abs(found.payoffs - whole).max() <= AGREE)
 
-    def fast(name: str, **options: Any) -> Row:
-        return Row(name, points, lambda: _solve(market, **options), agrees)
+    def fast(name: str, **options: Any) -> Solver:
+        return Solver(name, points, lambda: _solve(market, **options), agrees)
 
     rows = [
-        Row("python", few, lambda: _enumerate(part), lambda found: np.array_equal(found, plain)),
-        Row(
+        Solver("python", few, lambda: _enumerate(part), lambda found: np.array_equal(found, plain)),
+        Solver(
             "exact fractions",
             few,
             lambda: _exact(part),
@@ -151,14 +168,14 @@ def _bounded(alpha: float, beta: float, rho: float) -> Fraction:
     return min(max(Fraction(rho), a + b - 1, Fraction(0)), a, b)
 
 
-def _map() -> Row:
+def _map() -> Solver:
     axis = np.linspace(0.0, 1.0, 1000)
     alpha, cost = (v.ravel() for v in np.meshgrid(0.7 + 0.29 * axis, 0.2 + 3.8 * axis))
     beta = np.full(alpha.shape, 0.7)
     market = (alpha, beta, np.stack([alpha * beta, beta], axis=1), cost)
     rng = np.random.default_rng(1).integers(0, len(alpha), NAIVE)
     plain = _enumerate(tuple(v[rng] for v in market))
-    return Row(
+    return Solver(
         "numpy",
         len(alpha),
         lambda: _solve(market),
@@ -166,7 +183,7 @@ def _map() -> Row:
     )
 
 
-def _forms() -> tuple[list[Row], list[str]]:
+def _forms() -> tuple[list[Solver], list[str]]:
     """The no-sharing game as a normal form: what other packages are made for."""
     alpha, beta, rho, cost = _market(FORMS)
     low, high, _ = correlation_tables(alpha, beta, rho[:, :1].T, np.ones((1, 1)))[0]
@@ -197,7 +214,7 @@ def _forms() -> tuple[list[Row], list[str]]:
         exact = [payoffs(t, m, loan[0], GAMMA) for t, m in zip(tables, maps, strict=True)]
         return bool(np.abs(found[:, ::2500].T - exact).max() <= AGREE)
 
-    rows: list[Row] = []
+    rows: list[Solver] = []
     absent: list[str] = []
     for name, run in (("nashpy", _nashpy), ("pygambit", _pygambit)):
         try:
@@ -205,16 +222,16 @@ def _forms() -> tuple[list[Row], list[str]]:
         except ImportError:
             absent.append(name)
         else:
-            rows.append(Row(name, FORMS, partial(run, bimatrices), lists_ours))
+            rows.append(Solver(name, FORMS, partial(run, bimatrices), lists_ours))
     rows.append(
-        Row(
+        Solver(
             "one at a time",
             FORMS,
             lambda: [_alone(t, e) for t, e in zip(tables, loan, strict=True)],
             lists_ours,
         )
     )
-    return [*rows, Row("numpy, a batch", len(many), batch, same)], absent
+    return [*rows, Solver("numpy, a batch", len(many), batch, same)], absent
 
 
 def _alone(table: Array, payoff: Array) -> Array:
@@ -252,13 +269,13 @@ def _pygambit(games: list[tuple[Array, Array]]) -> list[Array]:
     return found
 
 
-def _episodes() -> Row:
+def _episodes() -> Solver:
     alpha, beta, rho, _ = (v[:1] for v in _market(1))
     low, high, _ = correlation_tables(alpha, beta, rho[:, :1].T, np.ones((1, 1)))[0]
     table, loan = np.array([low, high])[..., 0], np.array([[0.0, 0.0], [-1.0, 1.0]])
     maps = solve(table, loan, GAMMA, False)[0]
     exact = payoffs(table, maps, loan, GAMMA)
-    return Row(
+    return Solver(
         "numpy",
         EPISODES,
         lambda: play_episodes(table, maps, loan, GAMMA, EPISODES, np.random.default_rng(0)),

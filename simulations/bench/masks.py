@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from server.intake import Limits
 from server.masked_sum import SUM, add_up
 from server.strategies import average
 from server.transport import Answers
+from simulations.bench.row import Row, add_count
 from simulations.traffic import size
 
 TERMS = Terms("train_sharing", models=True, predictions=False, rounds=1, secure=True)
@@ -133,8 +135,14 @@ def plain_round(models: Mapping[str, Weights]) -> Cost:
     return cost
 
 
-def report(repeats: int) -> None:
-    """Print a line a number of firms, model and number that fell silent; medians of CPU."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    add_count(parser, "--repeats", 5, "in which rounds take turns")
+
+
+def rows(chosen: argparse.Namespace) -> list[Row]:
+    """Rows of CPU a number of firms, model and number that fell silent, printed with bytes."""
+    repeats, told = chosen.repeats, list[Row]()
     print(f"One round, plain and masked, without training; medians of {repeats} alternated repeats")
     print("firms  parameters  silent  messages       kB a firm        CPU ms a firm  of operator")
     for firms, parameters in SIZES:
@@ -150,6 +158,21 @@ def report(repeats: int) -> None:
                 found[str(silent)].append(masked_round(models, silent))
         for who, costs in found.items():
             print(_line(firms, parameters, who, costs))
+            told += _rows(firms, parameters, who, costs)
+    return told
+
+
+def _rows(firms: int, parameters: int, silent: str, costs: list[Cost]) -> list[Row]:
+    masked = "plain" if silent == "plain" else f"masked, {silent} silent"
+    name = f"{firms} firms, {parameters:,} parameters, {masked}"
+    each = tuple(1e3 * cost.firms / firms for cost in costs)
+    operator = tuple(1e3 * cost.operator for cost in costs)
+    up = tuple(cost.up / firms / 1e3 for cost in costs)
+    return [
+        Row("CPU of a firm, a round without training", name, each, "ms"),
+        Row("CPU of the operator", name, operator, "ms"),
+        Row("What a firm sends", name, up, "kB"),
+    ]
 
 
 def _line(firms: int, parameters: int, silent: str, costs: list[Cost]) -> str:

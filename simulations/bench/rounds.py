@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import tempfile
@@ -11,6 +12,31 @@ from pathlib import Path
 from parties.exchange import Enrol, FedpactError
 from parties.memory import Memory
 from simulations.engines.direct import Crew
+
+from simulations.bench.row import Row, add_count
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    add_count(parser, "--firms", 2, "that are asked in a round")
+    add_count(parser, "--repeats", 3, "in which engines take turns")
+
+
+def rows(chosen: argparse.Namespace) -> list[Row]:
+    """A row an engine, printed: median rounds/s, range, and ratio to Flower's own simulation."""
+    found = rounds(chosen.firms, chosen.repeats)
+    what = f"No-op rounds a second, {chosen.firms} firms"
+    print(f"{what}, {chosen.repeats} alternated repeats")
+    told = []
+    for engine, rates in found.items():
+        ratios = [ours / theirs for ours, theirs in zip(rates, found["flower"], strict=True)]
+        print(
+            f"{engine:8} {statistics.median(rates):9.1f} /s"
+            f"  [{min(rates):.1f} to {max(rates):.1f}]"
+            f"  {statistics.median(ratios):7.1f} x Flower's simulation"
+        )
+        told.append(Row(what, engine, tuple(rates), "/s", tuple(ratios), "Flower's simulation"))
+    return told
 
 
 def rounds(firms: int, repeats: int) -> dict[str, list[float]]:
@@ -64,16 +90,3 @@ def _flower_rate(firms: int, count: int) -> float:
             home=Path(folder) / "home",
         )
         return count / float(sum(json.loads(result.read_text())))
-
-
-def report(firms: int, repeats: int) -> None:
-    """Print a line an engine: median rounds/s, range, and ratio to Flower's own simulation."""
-    found = rounds(firms, repeats)
-    print(f"No-op rounds a second, {firms} firms, {repeats} alternated repeats")
-    for engine, rates in found.items():
-        ratios = [ours / theirs for ours, theirs in zip(rates, found["flower"], strict=True)]
-        print(
-            f"{engine:8} {statistics.median(rates):9.1f} /s"
-            f"  [{min(rates):.1f} to {max(rates):.1f}]"
-            f"  {statistics.median(ratios):7.1f} x Flower's simulation"
-        )

@@ -7,6 +7,7 @@ launcher holds each study as a run of its own (folder, report); a sweep gives it
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from parties.exchange import FedpactError
+from simulations.bench.row import Row, add_count
 
 SMALL = (
     "parties.lender_a.dataset.clients=500",
@@ -55,10 +57,16 @@ def seconds_a_study(words: Sequence[str], axis: str, counts: tuple[int, int]) ->
     return (taken[1] - taken[0]) / (counts[1] - counts[0])
 
 
-def report(repeats: int) -> None:
-    """Print a line a kind of axis: studies a second of a sweep, and the ratio to Hydra's."""
-    cores = len(os.sched_getaffinity(0))
-    print(f"Small studies of two lenders a second, {cores} cores, {repeats} alternated repeats")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    add_count(parser, "--repeats", 3, "in which launchers take turns")
+
+
+def rows(chosen: argparse.Namespace) -> list[Row]:
+    """A row a kind of axis, printed: studies a second of a sweep, and the ratio to Hydra's."""
+    cores, repeats, told = len(os.sched_getaffinity(0)), chosen.repeats, list[Row]()
+    what = f"Small studies of two lenders a second, {cores} cores"
+    print(f"{what}, {repeats} alternated repeats")
     for axis, name in AXES.items():
         pairs = []
         for _ in range(repeats):
@@ -71,3 +79,5 @@ def report(repeats: int) -> None:
             f"{statistics.median(1 / hydra for hydra, _ in pairs):.2f} /s, "
             f"{statistics.median(ratios):.1f} x [{min(ratios):.1f} to {max(ratios):.1f}]"
         )
+        told.append(Row(what, name, tuple(rates), "/s", tuple(ratios), "Hydra's basic launcher"))
+    return told
