@@ -401,20 +401,52 @@ def test_a_firm_whose_worker_dies_is_named_and_does_not_hang_the_round(
 
 
 @pytest.mark.ray
-def test_gpu_shares_are_asked_of_ray(ray_pool: Any) -> None:
+def test_firms_are_dealt_out_by_their_examples_and_nothing_else_changes(
+    inline: dict[str, Path], tmp_path: Path, ray_pool: Any
+) -> None:
+    from simulations.engines.ray_grid import RayGrid
+
+    config = run_config(tmp_path, *SMALL_HEART)
+    firms = contexts(config)
+    names = (
+        "cleveland",
+        "va_long_beach",
+        "hungary",
+        "switzerland",
+    )  # 227, 150, 220 and 92 patients
+    for context, name in zip(firms.values(), names, strict=True):
+        context.node_config["party"] = name
+    actors = RayActors(workers=2, num_cpus=0.5).start(2)
+    grid = RayGrid(actors, "simulations.engines.apps:client", firms)
+    assert grid._home == {1000: 0, 1001: 1, 1002: 0, 1003: 1}
+    hold_on(grid, config)
+    assert grid._home == {1000: 0, 1002: 1, 1001: 1, 1003: 0}
+    assert sessions(tmp_path) == sessions(inline["heart"])
+
+
+@pytest.mark.ray
+def test_an_actor_sees_the_gpu_of_its_share_and_others_see_none(ray_pool: Any) -> None:
+    """The GPU is declared, not there: Ray deals it out all the same."""
     import ray
 
-    RayActors().close()
-    ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
-    try:
-        from simulations.engines.ray_grid import start_workers
+    from simulations.engines.ray_grid import start_workers
 
-        workers = start_workers(2, 0.5, 0.5)
-        ray.get([w.__ray_ready__.remote() for w in workers])
+    engine = RayActors(workers=2, num_cpus=0.5, num_gpus=0.5)
+    try:
+        workers = [*engine.start(2), *start_workers(1, 0, 0)]
+        seen = [
+            w.__ray_call__.remote(lambda _: os.environ["CUDA_VISIBLE_DEVICES"]) for w in workers
+        ]
+        assert ray.get(seen) == ["0", "0", ""]
         assert ray.available_resources().get("GPU", 0) == 0
-        for worker in workers:
-            ray.kill(worker)
+        engine.check_cluster(2)
+        with pytest.raises(
+            FedpactError, match=r"2 Ray actors ask for .* 0\.6 GPUs each.* are 1 such"
+        ):
+            RayActors(workers=2, num_cpus=0.5, num_gpus=0.6).check_cluster(2)
+        assert not ray.is_initialized()
     finally:
+        RayActors._pools.clear()  # they are gone with Ray
         ray.shutdown()
 
 
@@ -480,6 +512,8 @@ def test_ray_is_gone_when_the_command_is_told_to_end(tmp_path: Path) -> None:
     [
         (("engine=ray", "engine.workers=0"), "engine.workers is 0"),
         (("engine=ray", "engine.num_cpus=-1"), "engine.num_cpus"),
+        (("engine=ray", "engine.num_cpus=inf"), "engine.num_cpus is inf"),
+        (("engine=ray", "engine.num_gpus=1.5"), "num_gpus is 1.5; legal is a share of one GPU"),
         (("engine=flower", "engine.num_cpus=0.5"), "whole CPUs"),
         (("engine=batched", "engine.room_mb=0"), "engine.room_mb is 0"),
         (("engine=batched", "engine.room_mb=many"), "engine.room_mb is 'many'"),
@@ -506,6 +540,19 @@ def test_more_than_the_machine_has_is_refused_before_anything_starts(
     with pytest.raises(FedpactError, match="this machine has"):
         hold(tmp_path / "x", *SMALL_LOANS, *words)
     assert children() == before
+
+
+def test_a_gpu_that_an_actor_would_not_see_is_refused_before_anything_starts(
+    tmp_path: Path,
+) -> None:
+    before = children()
+    with pytest.raises(FedpactError, match=r"lender_a\.training\.device is 'cuda'.* sees 0 GPUs"):
+        hold(tmp_path / "x", *SMALL_LOANS, "engine=ray", "engine.workers=1", "training.device=cuda")
+    assert children() == before
+    config = json.dumps(plain("training.device=cuda:1"))
+    with pytest.raises(FedpactError, match=r"num_gpus=0\.5 sees 1 GPUs.*training\.device=auto"):
+        RayActors(num_gpus=0.5)._check_devices(config)
+    RayActors(num_gpus=2)._check_devices(config)
 
 
 def test_firms_are_told_apart_by_name_not_by_node(tmp_path: Path) -> None:

@@ -12,7 +12,10 @@ import numpy as np
 import ray
 from flwr.app import Context, Message
 
+from parties.exchange import Declaration, ExchangeError, unpack
+from parties.wire import read_record
 from simulations.engines import grid
+from simulations.engines.placement import largest_first
 
 LARGE = 100_000  # bytes; larger contents go to the object store once, whatever the audience
 
@@ -70,7 +73,8 @@ class RayGrid(grid.OwnGrid):
     Args:
         actors: Ray handles of `Worker`.
         app: the ClientApp as "module:name".
-        contexts: Flower's Context by node id; a node belongs to one actor for the whole job.
+        contexts: Flower's Context by node id; a node belongs to one actor for the whole job, from
+            the moment on when all firms have said how many examples they have.
     """
 
     def __init__(self, actors: list[Any], app: str, contexts: dict[int, Context]) -> None:
@@ -80,6 +84,7 @@ class RayGrid(grid.OwnGrid):
         self._opened = [ray.put((app, contexts))]
         self._home = {node: i % len(actors) for i, node in enumerate(sorted(contexts))}
         self._open: dict[Any, list[Message]] = {}
+        self._asked = False
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         stacks: dict[int, list[Message]] = {}
@@ -120,7 +125,22 @@ class RayGrid(grid.OwnGrid):
         for future in list(self._open):
             # A straggler's reply would answer a round that is over.
             del self._open[future]
-        return self.pull_messages(ids)
+        replies = self.pull_messages(ids)
+        if not self._asked:
+            self._asked = True
+            self._deal_out(replies)
+        return replies
+
+    def _deal_out(self, replies: list[Message]) -> None:
+        """Give the firms that have just enrolled to actors by their examples.
+
+        Later none may move: it would forget which terms it accepted. A firm that moves now reads
+        its data again.
+        """
+        declared = {reply.metadata.src_node_id: _declared(reply) for reply in replies}
+        sizes = {node: told.examples for node, told in declared.items() if told is not None}
+        if sizes.keys() == self._home.keys():
+            self._home = largest_first(sizes, len(self._actors))
 
     def _receive(self, future: Any) -> None:
         stack = self._open.pop(future)
@@ -135,6 +155,17 @@ class RayGrid(grid.OwnGrid):
             else:
                 reply = grid.fault_reply(message, str(content))
             self._replies[message.metadata.message_id] = reply
+
+
+def _declared(reply: Message) -> Declaration | None:
+    """What a firm declares by a reply; None where the reply is something else."""
+    if reply.has_error() or "text" not in reply.content:
+        return None
+    try:
+        answer = unpack(read_record(reply.content))
+    except (ExchangeError, KeyError):  # whoever reads all replies says what is wrong with it
+        return None
+    return answer if isinstance(answer, Declaration) else None
 
 
 def _shipped(reply: Any) -> tuple[bytes, Any]:
