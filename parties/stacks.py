@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from parties.exchange import Array
+from parties.resident import sent
 
 threshold_backward = torch.ops.aten.threshold_backward
 Shapes = dict[str, tuple[int, ...]]
@@ -72,7 +73,7 @@ class Stack(ABC):
             inner, host = tuple(slice(size) for size in shapes[name]), stacked.numpy()
             for lane, start in enumerate(starts):
                 host[lane][inner] = start[name]
-        values = values.to(device)
+        values = sent(values, device)
         # Weights, gradients, momentum, a place to work in; and where they came from, if that pulls.
         empty = torch.empty_like(values), torch.zeros_like(values), torch.empty_like(values)
         self._flat = [values, *empty]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import final
 from zlib import crc32
@@ -15,10 +16,12 @@ from torch import nn
 from torch.nn import functional
 
 from parties.exchange import Array, FedpactError
+from parties.resident import on_device, sent
 from parties.stopping import Stopping
 from parties.stopping.never import Never
 
 SCHEDULES = ("linear", "constant")
+PRECISIONS = ("none", "bf16")
 Objective = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
 """From a module, features (n, d) and labels (n,) to the loss that is to be lowered, a scalar."""
 
@@ -51,6 +54,9 @@ class Training:
         momentum: in [0, 1).
         weight_decay: L2 penalty on all parameters, a unit of loss.
         device: "cpu", "cuda", "cuda:1", ... or "auto" (a GPU if this process is given one).
+        mixed_precision: "none": all in float32; "bf16": the forward pass and the loss of a step in
+            bfloat16 where torch deems it safe, the rest in float32: weights, gradients, steps, and
+            whatever is measured of a model.
         stopping: when a fit ends before its last epoch.
     """
 
@@ -61,6 +67,7 @@ class Training:
     weight_decay: float = 1e-4
     schedule: str = "linear"
     device: str = "cpu"
+    mixed_precision: str = "none"
     stopping: Stopping = field(default_factory=Never)
 
     def __post_init__(self) -> None:
@@ -82,6 +89,8 @@ class Training:
         check("learning_rate", self.learning_rate > 0, "legal is a number > 0")
         check("momentum", self.momentum < 1, "legal is a number in [0, 1)")
         check("schedule", self.schedule in SCHEDULES, f"legal are {', '.join(SCHEDULES)}")
+        legal = f"legal are {' and '.join(PRECISIONS)}"
+        check("mixed_precision", self.mixed_precision in PRECISIONS, legal)
         named = isinstance(self.device, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)
         check("device", bool(named), "legal are 'auto', 'cpu', 'cuda' and 'cuda:N'")
 
@@ -143,8 +152,7 @@ class Training:
             )
         device = self.torch_device
         module.to(device).train()
-        inputs = torch.from_numpy(features).to(device)
-        targets = torch.from_numpy(labels).to(device)
+        inputs, targets = on_device(features, device), on_device(labels, device)
         parameters = [p for p in module.parameters() if p.requires_grad]
         speeds = [torch.zeros_like(p) for p in parameters]
         anchors = [p.detach().clone() for p in parameters] if proximal else parameters
@@ -153,12 +161,14 @@ class Training:
         count = len(inputs)
         steps = epochs * -(-count // self.batch_size)
         losses, judged, step = list[float](), list[float](), 0
+        reduced = self._reduced(device)
         last = time.thread_time()
         for _ in range(epochs):
             total = torch.zeros((), device=device)
-            order = torch.randperm(count, generator=shuffle).to(device)
+            order = sent(torch.randperm(count, generator=shuffle), device)
             for batch in torch.split(order, self.batch_size):
-                loss = objective(module, inputs[batch], targets[batch])
+                with reduced:
+                    loss = objective(module, inputs[batch], targets[batch])
                 gradients = torch.autograd.grad(loss, parameters)
                 # The update is written out because importing torch.optim costs seconds of CPU a
                 # process (it loads the compiler), more than a whole fit here.
@@ -186,6 +196,12 @@ class Training:
                 break
         return tuple(losses)
 
+    def _reduced(self, device: torch.device) -> AbstractContextManager[object]:
+        """Where a step's forward pass and loss run, and not its backward pass (PyTorch, AMP)."""
+        if self.mixed_precision == "none":
+            return nullcontext()
+        return torch.autocast(device.type, torch.bfloat16)
+
     def loss(self, module: nn.Module, features: Array, labels: Array) -> float:
         """Mean cross-entropy on labelled examples, nats, in eval mode."""
         probs = self.probabilities(module, features)
@@ -199,8 +215,7 @@ class Training:
         """
         device = self.torch_device
         module.to(device).eval()
-        inputs = torch.from_numpy(features).to(device)
-        targets = torch.from_numpy(labels).to(device)
+        inputs, targets = on_device(features, device), on_device(labels, device)
         named = {k: p for k, p in module.named_parameters() if p.requires_grad}
         sums = {k: torch.zeros_like(p, dtype=torch.float64) for k, p in named.items()}
         for x, y in zip(inputs, targets, strict=True):
@@ -214,7 +229,7 @@ class Training:
         device = self.torch_device
         module.to(device).eval()
         with torch.inference_mode():
-            logits = module(torch.from_numpy(features).to(device)).double()
+            logits = module(on_device(features, device)).double()
             probs: Array = torch.softmax(logits, dim=1).cpu().numpy()
         return probs
 
