@@ -111,7 +111,8 @@ class Training:
         if (device.index or 0) >= there:
             raise FedpactError(
                 f"training.device is {self.device!r}, and torch finds {there} GPUs here; legal are "
-                "cpu, auto and a GPU that is there. Use training.device=auto."
+                "cpu, auto and a GPU that is there (a Ray worker sees those of its num_gpus). Use "
+                "training.device=auto."
             )
         return device
 

@@ -14,14 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from parties import resident
 from parties.backbones import Backbone
 from parties.backbones.cnn import Cnn
 from parties.backbones.logistic import Logistic
 from parties.backbones.mlp import Mlp
-from parties.batched import fit_together
+from parties.batched import _Examples, fit_together
 from parties.exchange import FedpactError
 from parties.fitting import Fit, Fitted, fit_each, fit_one
-from parties.stacks import Dense, Mapped, Stack
+from parties.kinds import Designs, kind_of
+from parties.resident import Resident
+from parties.stacks import Dense, Descent, Mapped, Stack
 from parties.stopping.patience import Patience
 from parties.training import Training, cross_entropy, weights_of
 
@@ -299,6 +302,34 @@ def test_a_device_without_room_for_one_model_says_so(monkeypatch: pytest.MonkeyP
     with pytest.raises(torch.OutOfMemoryError, match="1 models"):
         fit_together([made(12, seed) for seed in range(4)])
     assert full.tried == [4, 2, 1]
+
+
+# ----------------------------------------------------------------------------- another device
+
+
+@pytest.mark.parametrize("way", ["bmm", "vmap"])
+def test_on_another_device_nothing_of_a_step_lies_elsewhere(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device is torch's "meta": it has no memory, and refuses to work with the CPU's."""
+    meta = torch.device("meta")
+    monkeypatch.setitem(resident._RESIDENT, meta, Resident(meta, lambda _: 10**9))
+    fits = [made(13, seed, proximal=0.1, started=True) for seed in range(3)]
+    designs = Designs()
+    design = designs.of(fits[0])
+    kind = kind_of(fits[0], design, None, way)
+    assert kind is not None
+    descent = Descent(*np.full((4, 3), 0.1))
+    starts = [designs.start(fit) for fit in fits]
+    stack = {"bmm": Dense, "vmap": Mapped}[way](design.module, starts, descent, meta)
+    for _ in range(2):
+        examples = _Examples(replace(kind, device=meta), fits)
+        assert len(resident._RESIDENT[meta]) == 3  # sent once
+        shuffled = examples.shuffled()
+        start, end = kind.edges[0]
+        told = stack.look(*(part[:, start:end] for part in shuffled))
+        stack.descend(0.5)
+        assert told.device == meta
 
 
 # ------------------------------------------------------------------------------------- vmap

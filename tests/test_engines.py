@@ -319,6 +319,10 @@ def test_a_run_joins_a_cluster_that_is_already_there_and_leaves_it_running(
         assert sessions(found) == sessions(inline["loans"])
         RayActors().close()
         assert cluster.poll() is None
+        words = ("engine=ray", f"engine.address='127.0.0.1:{port}'", "engine.num_gpus=0.5")
+        with pytest.raises(FedpactError, match="has 2 CPUs and 0 GPUs; legal are 0 such actors"):
+            hold(tmp_path / "none", *SMALL_LOANS, *words)
+        assert cluster.poll() is None
     finally:
         RayActors().close()
         cluster.terminate()

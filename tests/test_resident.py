@@ -11,10 +11,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from parties import resident
+from parties.backbones.mlp import Mlp
 from parties.exchange import Array
 from parties.resident import SHARE, Resident, on_device, sent
+from parties.training import Training, cross_entropy
 
 META, CPU = torch.device("meta"), torch.device("cpu")
 
@@ -80,3 +83,24 @@ def test_what_is_dropped_to_make_room_is_sent_again(monkeypatch: pytest.MonkeyPa
     assert on_device(array, META) is copy
     resident.forget_all()
     assert on_device(array, META) is not copy
+
+
+def test_a_training_sends_its_examples_once_and_nothing_of_its_steps_lies_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Up to the first number that is asked of a device without memory: the loss of an epoch."""
+    monkeypatch.setitem(resident._RESIDENT, META, Resident(META, lambda _: 10**9))
+    monkeypatch.setattr(Training, "torch_device", META)
+    features, labels = rows(1).reshape(64, 4), np.zeros(64, np.int64)
+    seen = list[torch.Tensor]()
+
+    def noting(module: nn.Module, *batch: torch.Tensor) -> torch.Tensor:
+        seen.extend(batch)
+        return cross_entropy(module, *batch)
+
+    for _ in range(2):
+        module = Mlp((3,)).build(4, 2, 0)
+        with pytest.raises(RuntimeError, match="cannot be called on meta tensors"):
+            Training(batch_size=32).fit(module, features, labels, 0, proximal=0.1, objective=noting)
+    assert [tensor.device for tensor in seen] == [META] * 8  # two fits, two steps, two tensors
+    assert len(resident._RESIDENT[META]) == 2
