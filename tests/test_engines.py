@@ -517,6 +517,7 @@ def test_ray_is_gone_when_the_command_is_told_to_end(tmp_path: Path) -> None:
         (("engine=ray", "engine.workers=0"), "engine.workers is 0"),
         (("engine=ray", "engine.num_cpus=-1"), "engine.num_cpus"),
         (("engine=ray", "engine.num_cpus=inf"), "engine.num_cpus is inf"),
+        (("engine=ray", "engine.num_gpus=1e-5"), "legal is 0, or a number >= 0.0001"),
         (("engine=ray", "engine.num_gpus=1.5"), "num_gpus is 1.5; legal is a share of one GPU"),
         (("engine=flower", "engine.num_cpus=0.5"), "whole CPUs"),
         (("engine=batched", "engine.room_mb=0"), "engine.room_mb is 0"),

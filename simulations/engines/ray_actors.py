@@ -20,11 +20,12 @@ import numpy as np
 from parties.exchange import FedpactError
 from simulations.engines import Engine, EngineError, Job
 from simulations.engines.config_keys import PARTY
-from simulations.engines.placement import gpus_for, room_for
+from simulations.engines.placement import UNIT, gpus_for, room_for
 
 log = logging.getLogger("fedpact")
 
 CONNECT_S = 10.0
+LEAST = 1 / UNIT  # of a CPU or GPU
 
 
 @final
@@ -52,12 +53,12 @@ class RayActors(Engine):
             raise FedpactError(f"engine.workers is {self.workers!r}; legal is a whole number >= 1.")
         for name in ("num_cpus", "num_gpus"):
             value = getattr(self, name)
-            if (
-                not isinstance(value, int | float)
-                or isinstance(value, bool)
-                or not 0 <= value < np.inf
-            ):
-                raise FedpactError(f"engine.{name} is {value!r}; legal is a number >= 0.")
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not (value == 0 or LEAST <= value < np.inf):
+                raise FedpactError(
+                    f"engine.{name} is {value!r}; legal is 0, or a number >= {LEAST:g}. Set "
+                    f"engine.{name}=1."
+                )
         if self.num_gpus > 1 and not float(self.num_gpus).is_integer():
             raise FedpactError(
                 f"engine.num_gpus is {self.num_gpus:g}; legal is a share of one GPU (0 to 1), or "
