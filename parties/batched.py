@@ -7,8 +7,10 @@ is batched with: what is batched, and how it is padded, is decided by a fit alon
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
-from typing import final
+from dataclasses import replace
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -17,7 +19,10 @@ from torch import Tensor, nn
 from parties.exchange import Array, FedpactError
 from parties.fitting import Fit, Fitted, fit_one
 from parties.kinds import Designs, Kind, kind_of
-from parties.stacks import Dense, Descent, Mapped, Stack, padded
+from parties.resident import forget_all, on_device, sent
+from parties.stacks import Dense, Mapped, Rates, Stack, padded
+
+log = logging.getLogger("fedpact.firm")
 
 WAYS = ("bmm", "vmap")
 
@@ -31,7 +36,8 @@ def fit_together(
 
     Args:
         room_mb: what a batch's models and the activations of a step may take; None: what a CPU
-            caches, and more on a GPU.
+            caches, or a share of a GPU's memory. Where a device has less left, batches are halved:
+            to the same bits on a CPU, and to rounding on a GPU (see `Kind.fixed`).
         way: "bmm" (linear layers and ReLU, written out), "vmap" (other layers too) or None: bmm
             where it can be, vmap on a GPU.
 
@@ -53,13 +59,35 @@ def fit_together(
     torch.set_num_threads(1)  # more would divide sums by how many models there are
     try:
         for kind, places in kinds.items():
-            for first in range(0, len(places), kind.lanes):
-                some = places[first : first + kind.lanes]
-                ended = _fit_some(kind, [fits[place] for place in some], designs)
-                found.update(zip(some, ended, strict=True))
+            ended = _fit_in_turn(kind, [fits[place] for place in places], designs)
+            found.update(zip(places, ended, strict=True))
     finally:
         torch.set_num_threads(threads)
     return [found[place] for place in range(len(fits))]
+
+
+def _fit_in_turn(kind: Kind, fits: Sequence[Fit], designs: Designs) -> list[Fitted]:
+    """Train fits of a kind, as many at a time as there is room for."""
+    found = list[Fitted]()
+    while len(found) < len(fits):
+        some = fits[len(found) : len(found) + kind.lanes]
+        lanes = kind.lanes if kind.fixed else len(some)
+        try:
+            found += _fit_some(kind, some, designs)
+            continue
+        except torch.OutOfMemoryError:
+            if lanes == 1:
+                raise
+        # Here and not above: the error holds on to all that the batch had taken.
+        forget_all()
+        kind = replace(kind, lanes=lanes // 2)
+        log.warning(
+            "%s has no room for %d models at a time: half of them are tried (with a lower room_mb "
+            "they need not be)",
+            kind.device,
+            lanes,
+        )
+    return found
 
 
 def _fit_some(kind: Kind, fits: Sequence[Fit], designs: Designs) -> list[Fitted]:
@@ -71,7 +99,7 @@ def _fit_some(kind: Kind, fits: Sequence[Fit], designs: Designs) -> list[Fitted]
     def each(values: Iterable[float]) -> Array:
         return np.array(list(values), np.float64)
 
-    descent = Descent(
+    descent = Rates(
         rate=each(fit.training.learning_rate for fit in fits),
         momentum=each(fit.training.momentum for fit in fits),
         decay=each(fit.training.weight_decay for fit in fits),
@@ -108,14 +136,20 @@ class _Examples:
         self._counts = [len(fit.targets) for fit in fits]
         self._shuffles = [torch.Generator().manual_seed(fit.shuffle) for fit in fits]
         # One row more than there can be, which stays empty.
-        features = np.zeros((lanes, self._rows + 1, columns), np.float32)
+        shape = lanes, self._rows + 1, columns
+        here = kind.device.type == "cpu"
+        # On a GPU from copies that are there; on a CPU numpy's calls are the cheaper ones.
+        features: Any = (
+            np.zeros(shape, np.float32) if here else torch.zeros(shape, device=kind.device)
+        )
         labels = np.zeros((lanes, self._rows + 1), np.int64)
         shares = np.zeros((lanes, self._rows), np.float32)
         places = {count: kind.rows(count) for count in set(self._counts)}
         self._places = [places[count] for count in self._counts]
         full = (kind.steps - 1) * kind.size
         for lane, (fit, count) in enumerate(zip(fits, self._counts, strict=True)):
-            features[lane, :count, : kind.inputs] = fit.features
+            own = fit.features if here else on_device(fit.features, kind.device)
+            features[lane, :count, : kind.inputs] = own
             labels[lane, :count] = fit.targets
             shares[lane, self._places[lane][:full]] = 1 / kind.size
             shares[lane, self._places[lane][full:]] = 1 / (count - full)
@@ -124,9 +158,9 @@ class _Examples:
                 f"targets go from {labels.min()} to {labels.max()}; legal are classes from 0 to "
                 f"{kind.classes - 1}. Mend the data set, or its number of classes."
             )
-        self._features = torch.from_numpy(features).to(kind.device).view(-1, columns)
-        self._labels = torch.from_numpy(labels).to(kind.device).view(-1)
-        self._shares = torch.from_numpy(shares[:, :, None]).to(kind.device)
+        self._features = (torch.from_numpy(features) if here else features).view(-1, columns)
+        self._labels = sent(torch.from_numpy(labels), kind.device).view(-1)
+        self._shares = sent(torch.from_numpy(shares[:, :, None]), kind.device)
         self._filled = shares > 0
 
     def shuffled(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -136,7 +170,7 @@ class _Examples:
         for lane, (count, shuffle) in enumerate(zip(self._counts, self._shuffles, strict=True)):
             order[lane, self._places[lane]] = torch.randperm(count, generator=shuffle).numpy()
         order += np.arange(lanes)[:, None] * (self._rows + 1)
-        taken = torch.from_numpy(order.reshape(-1)).to(self._features.device)
+        taken = sent(torch.from_numpy(order.reshape(-1)), self._features.device)
         features = self._features[taken].view(lanes, self._rows, -1)
         labels = self._labels[taken].view(lanes, self._rows, 1)
         hot = features.new_zeros(lanes, self._rows, padded(self._kind.classes))

@@ -20,7 +20,7 @@ from torch import nn
 from parties.backbones import Backbone
 from parties.descent import Descent, Objective, cross_entropy, descent_of
 from parties.exchange import Array
-from parties.training import Training, load_weights, weights_of
+from parties.training import Training, load_weights, reduced, weights_of
 
 Fitted = tuple[dict[str, Array], tuple[float, ...]]
 """The weights that a training ends with, by name, and the loss of each epoch."""
@@ -79,14 +79,15 @@ class Fit:
 
 def fit_one(fit: Fit) -> Fitted:
     """Train by itself: what every other way of doing it must come to."""
-    what = (fit.backbone, fit.features.shape[1], fit.classes, fit.training.torch_device)
+    training, inputs = fit.training, fit.features.shape[1]
+    what = (fit.backbone, inputs, fit.classes, training.torch_device, training.mixed_precision)
     if fit.start is not None:
         used = _used(*what)
         if used is not None and used.takes(fit.start):
             used.load(fit.start)
             losses = _losses(fit, used.module, used.descent)
             return used.weights, losses
-    module = fit.backbone.build(fit.features.shape[1], fit.classes, fit.draw)
+    module = fit.backbone.build(inputs, fit.classes, fit.draw)
     if fit.start is not None:
         load_weights(module, fit.start)
     losses = _losses(fit, module)
@@ -145,11 +146,14 @@ class _Used:
 
 
 @lru_cache(maxsize=8)
-def _used(backbone: Backbone, inputs: int, classes: int, device: torch.device) -> _Used | None:
+def _used(
+    backbone: Backbone, inputs: int, classes: int, device: torch.device, mixed_precision: str
+) -> _Used | None:
     """The module of a backbone; None where it may remember more than its tensors say."""
     module = backbone.build(inputs, classes, 0).to(device)
-    ours = any(not type(part).__module__.startswith("torch.nn.") for part in module.modules())
-    return None if ours else _Used(module, _objective(backbone))
+    if any(not type(part).__module__.startswith("torch.nn.") for part in module.modules()):
+        return None
+    return _Used(module, reduced(_objective(backbone), mixed_precision, device))
 
 
 def fit_each(fits: Sequence[Fit]) -> list[Fitted]:

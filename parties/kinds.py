@@ -19,8 +19,8 @@ from parties.stopping.never import Never
 from parties.training import weights_of
 
 CACHE_MB = 10.0  # of a CPU: a step that touches more waits for memory
-GPU_MB = 2048.0
-DATA_MB = 128.0  # examples that are copied at a time
+GPU_SHARE = 0.125  # of a GPU's memory, for models and as much for examples
+DATA_MB = 128.0  # of a CPU: examples that are copied at a time
 LANES = 64  # models a batch, where the code may depend on their number
 PLAIN = (
     nn.Sequential,
@@ -139,12 +139,24 @@ def _rounded(rows: int) -> int:
     return -(-rows // grain) * grain
 
 
+def _room(device: torch.device, room_mb: float | None) -> tuple[int, int]:
+    """Bytes that the models of a batch may take there, and its examples."""
+    if device.type == "cpu":
+        return int((CACHE_MB if room_mb is None else room_mb) * 2**20), int(DATA_MB * 2**20)
+    # Of all its memory, not of what is free now: how many models are a batch may decide the last
+    # bits of each there. Where there is less, `fit_together` halves the batch.
+    whole = torch.cuda.get_device_properties(device).total_memory
+    room = int(GPU_SHARE * whole) if room_mb is None else int(room_mb * 2**20)
+    return room, room
+
+
 def kind_of(fit: Fit, design: Design, room_mb: float | None, way: str | None) -> Kind | None:
     """What a fit may be batched with; None: it is to be trained by itself."""
     training, device = fit.training, fit.training.torch_device
     count, inputs = len(fit.features), fit.features.shape[1]
     batchable = (
         type(training.stopping) is Never
+        and training.mixed_precision == "none"
         and type(fit.backbone).objective is Backbone.objective
         and count > 0
         and fit.features.ndim == 2
@@ -161,12 +173,11 @@ def kind_of(fit: Fit, design: Design, room_mb: float | None, way: str | None) ->
     # Firms with less than a batch share one, whatever its size would have been.
     size = last if steps == 1 else training.batch_size
     last = min(last, padded(size))
-    default = CACHE_MB if device.type == "cpu" else GPU_MB
-    room = int((default if room_mb is None else room_mb) * 2**20)
+    room, room_of_data = _room(device, room_mb)
     # Weights, gradients, momentum and a copy; activations and their gradients.
     lanes = room // (16 * design.size + 8 * size * (inputs + design.told))
     rows = (steps - 1) * size + last
-    lanes = min(lanes, int(DATA_MB * 2**20) // (8 * rows * inputs))
+    lanes = min(lanes, room_of_data // (8 * rows * inputs))
     fixed = way == "vmap" or device.type != "cpu"
     if fixed:
         lanes = min(lanes, LANES)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from parties.exchange import Array
+from parties.resident import sent
 
 threshold_backward = torch.ops.aten.threshold_backward
 Shapes = dict[str, tuple[int, ...]]
@@ -32,7 +33,7 @@ def padded(count: int) -> int:
 
 @final
 @dataclass(frozen=True)
-class Descent:
+class Rates:
     """How each of some models descends: (lanes,) float64 each; see `Training`."""
 
     rate: Array
@@ -61,7 +62,7 @@ class Stack(ABC):
         shapes: Shapes,
         larger: Shapes,
         starts: Sequence[dict[str, Array]],
-        descent: Descent,
+        descent: Rates,
         device: torch.device,
     ) -> None:
         self._shapes, self._larger, self._lanes = shapes, larger, len(starts)
@@ -72,7 +73,7 @@ class Stack(ABC):
             inner, host = tuple(slice(size) for size in shapes[name]), stacked.numpy()
             for lane, start in enumerate(starts):
                 host[lane][inner] = start[name]
-        values = values.to(device)
+        values = sent(values, device)
         # Weights, gradients, momentum, a place to work in; and where they came from, if that pulls.
         empty = torch.empty_like(values), torch.zeros_like(values), torch.empty_like(values)
         self._flat = [values, *empty]
@@ -148,7 +149,7 @@ class Dense(Stack):
         self,
         module: nn.Sequential,
         starts: Sequence[dict[str, Array]],
-        descent: Descent,
+        descent: Rates,
         device: torch.device,
     ) -> None:
         children = [*module.named_children()]
@@ -195,7 +196,7 @@ class Mapped(Stack):
         self,
         module: nn.Module,
         starts: Sequence[dict[str, Array]],
-        descent: Descent,
+        descent: Rates,
         device: torch.device,
     ) -> None:
         # Loads the compiler, seconds of CPU that nobody else should pay.

@@ -17,10 +17,28 @@ from torch.nn import functional
 
 from parties.descent import Descent, Objective, cross_entropy, descent_of
 from parties.exchange import Array, FedpactError
+from parties.resident import on_device, sent
 from parties.stopping import Stopping
 from parties.stopping.never import Never
 
 SCHEDULES = ("linear", "constant")
+PRECISIONS = ("none", "bf16")
+
+
+def reduced(objective: Objective, mixed_precision: str, device: torch.device) -> Objective:
+    """An objective whose forward pass and loss, and not its backward pass, are in bfloat16.
+
+    References:
+        PyTorch, automatic mixed precision examples.
+    """
+    if mixed_precision == "none":
+        return objective
+
+    def lowered(module: nn.Module, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            return objective(module, features, targets)
+
+    return lowered
 
 
 @lru_cache(maxsize=4096)
@@ -47,6 +65,9 @@ class Training:
         momentum: in [0, 1).
         weight_decay: L2 penalty on all parameters, a unit of loss.
         device: "cpu", "cuda", "cuda:1", ... or "auto" (a GPU if this process is given one).
+        mixed_precision: "none": all in float32; "bf16": the forward pass and the loss of a step in
+            bfloat16 where torch deems it safe, the rest in float32: weights, gradients, steps, and
+            whatever is measured of a model.
         stopping: when a fit ends before its last epoch.
     """
 
@@ -57,6 +78,7 @@ class Training:
     weight_decay: float = 1e-4
     schedule: str = "linear"
     device: str = "cpu"
+    mixed_precision: str = "none"
     stopping: Stopping = field(default_factory=Never)
 
     def __post_init__(self) -> None:
@@ -78,6 +100,8 @@ class Training:
         check("learning_rate", self.learning_rate > 0, "legal is a number > 0")
         check("momentum", self.momentum < 1, "legal is a number in [0, 1)")
         check("schedule", self.schedule in SCHEDULES, f"legal are {', '.join(SCHEDULES)}")
+        legal = f"legal are {' and '.join(PRECISIONS)}"
+        check("mixed_precision", self.mixed_precision in PRECISIONS, legal)
         named = isinstance(self.device, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)
         check("device", bool(named), "legal are 'auto', 'cpu', 'cuda' and 'cuda:N'")
 
@@ -98,7 +122,8 @@ class Training:
         if (device.index or 0) >= there:
             raise FedpactError(
                 f"training.device is {self.device!r}, and torch finds {there} GPUs here; legal are "
-                "cpu, auto and a GPU that is there. Use training.device=auto."
+                "cpu, auto and a GPU that is there (a Ray worker sees those of its num_gpus). Use "
+                "training.device=auto."
             )
         return device
 
@@ -141,9 +166,9 @@ class Training:
             )
         device = self.torch_device
         (module if descent else module.to(device)).train()
-        inputs = torch.from_numpy(features).to(device)
-        targets = torch.from_numpy(labels).to(device)
-        descent = descent or descent_of(module, objective)
+        inputs, targets = on_device(features, device), on_device(labels, device)
+        if descent is None:
+            descent = descent_of(module, reduced(objective, self.mixed_precision, device))
         descent.begin(proximal)
         shuffle = torch.Generator().manual_seed(seed)
         epochs = epochs or self.epochs
@@ -153,7 +178,7 @@ class Training:
         last = time.thread_time()
         for _ in range(epochs):
             total = torch.zeros((), device=device)
-            order = torch.randperm(count, generator=shuffle).to(device)
+            order = sent(torch.randperm(count, generator=shuffle), device)
             for batch in torch.split(order, self.batch_size):
                 looked = inputs.index_select(0, batch), targets.index_select(0, batch)
                 loss = descent.look(*looked)
@@ -188,8 +213,7 @@ class Training:
         """
         device = self.torch_device
         module.to(device).eval()
-        inputs = torch.from_numpy(features).to(device)
-        targets = torch.from_numpy(labels).to(device)
+        inputs, targets = on_device(features, device), on_device(labels, device)
         named = {k: p for k, p in module.named_parameters() if p.requires_grad}
         sums = {k: torch.zeros_like(p, dtype=torch.float64) for k, p in named.items()}
         for x, y in zip(inputs, targets, strict=True):
@@ -203,7 +227,7 @@ class Training:
         device = self.torch_device
         module.to(device).eval()
         with torch.inference_mode():
-            logits = module(torch.from_numpy(features).to(device)).double()
+            logits = module(on_device(features, device)).double()
             probs: Array = torch.softmax(logits, dim=1).cpu().numpy()
         return probs
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -13,14 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from parties import resident
 from parties.backbones import Backbone
 from parties.backbones.cnn import Cnn
 from parties.backbones.logistic import Logistic
 from parties.backbones.mlp import Mlp
-from parties.batched import fit_together
+from parties.batched import _Examples, fit_together
 from parties.descent import cross_entropy
 from parties.exchange import FedpactError
 from parties.fitting import Fit, Fitted, fit_each, fit_one
+from parties.kinds import Designs, kind_of
+from parties.resident import Resident
+from parties.stacks import Dense, Mapped, Rates, Stack
 from parties.stopping.patience import Patience
 from parties.training import Training, weights_of
 
@@ -217,6 +222,7 @@ class Odd(Backbone):
         {"backbone": Cnn((2,), "batch"), "inputs": 16},
         {"backbone": Doubled()},
         {"stopping": Patience(1)},
+        {"mixed_precision": "bf16"},
         *[
             {"backbone": Odd(kind)}
             for kind in ("tanh", "no bias", "shared", "frozen", "relu last", "one layer")
@@ -256,6 +262,77 @@ def test_an_unknown_way_is_refused() -> None:
         fit_together([], way="loop")
 
 
+# ----------------------------------------------------------------------- a device that is full
+
+
+class Full:
+    """A device with room for so many models at a time, which fails late, as a real one does."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, kind: type[Stack], most: int) -> None:
+        self.most, self.tried, self.failed = most, list[int](), list[ref[Stack]]()
+        self.descend = kind.descend
+        patch.setattr(kind, "descend", lambda stack, fall: self.step(stack, fall))
+
+    def step(self, stack: Stack, fall: float) -> None:
+        lanes = len(next(iter(stack.weights.values())))
+        if fall < 1:
+            if lanes > self.most:
+                self.failed.append(ref(stack))
+                raise torch.OutOfMemoryError(f"{lanes} models")
+            # What did not fit is gone before anything else is tried.
+            assert not any(failed() for failed in self.failed)
+        else:
+            self.tried.append(lanes)
+        self.descend(stack, fall)
+
+
+def test_a_batch_for_which_there_is_no_room_is_halved_to_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fits = [made(18 + seed % 3, seed) for seed in range(11)]
+    found = fit_together(fits)
+    full = Full(monkeypatch, Dense, 3)
+    for one, other in zip(found, fit_together(fits), strict=True):
+        check_same(one, other)
+    assert full.tried == [11, 5, 2, 2, 2, 2, 2, 1]
+    assert [place for place in caplog.messages if "cpu has no room for 11 models" in place]
+
+
+def test_a_device_without_room_for_one_model_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Full(monkeypatch, Dense, 0)
+    with pytest.raises(torch.OutOfMemoryError, match="1 models"):
+        fit_together([made(12, seed) for seed in range(4)])
+    assert full.tried == [4, 2, 1]
+
+
+# ----------------------------------------------------------------------------- another device
+
+
+@pytest.mark.parametrize("way", ["bmm", "vmap"])
+def test_on_another_device_nothing_of_a_step_lies_elsewhere(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device is torch's "meta": it has no memory, and refuses to work with the CPU's."""
+    meta = torch.device("meta")
+    monkeypatch.setitem(resident._RESIDENT, meta, Resident(meta, lambda _: 10**9))
+    fits = [made(13, seed, proximal=0.1, started=True) for seed in range(3)]
+    designs = Designs()
+    design = designs.of(fits[0])
+    kind = kind_of(fits[0], design, None, way)
+    assert kind is not None
+    descent = Rates(*np.full((4, 3), 0.1))
+    starts = [designs.start(fit) for fit in fits]
+    stack = {"bmm": Dense, "vmap": Mapped}[way](design.module, starts, descent, meta)
+    for _ in range(2):
+        examples = _Examples(replace(kind, device=meta), fits)
+        assert len(resident._RESIDENT[meta]) == 3  # sent once
+        shuffled = examples.shuffled()
+        start, end = kind.edges[0]
+        told = stack.look(*(part[:, start:end] for part in shuffled))
+        stack.descend(0.5)
+        assert told.device == meta
+
+
 # ------------------------------------------------------------------------------------- vmap
 
 
@@ -274,3 +351,13 @@ def test_other_layers_are_batched_by_vmap(changed: dict[str, Any]) -> None:
     for place, fit in enumerate(fits):
         check_same(found[place], fit_together([fit], room_mb=0.2, way="vmap")[0])
     assert differ(found, fit_each(fits))
+
+
+def test_a_batch_that_is_filled_up_is_halved_with_its_filling(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fits = [made(13, seed, backbone=Odd("no bias")) for seed in range(5)]
+    found = fit_together(fits, room_mb=0.01, way="vmap")
+    full = Full(monkeypatch, Mapped, 3)
+    check_alike(fit_together(fits, room_mb=0.01, way="vmap"), found)
+    assert full.tried == [7, 3, 3]  # the last with one that is only filling

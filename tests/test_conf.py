@@ -181,6 +181,7 @@ RUNS = [
     *[(f"engine={name}",) for name in choices("engine") if name not in ENGINES_TESTED_ELSEWHERE],
     ("+backbone@parties.lender_b.backbone=mlp",),
     ("play.signal_bins=3",),
+    ("training.mixed_precision=bf16",),
     *[
         (f"strategy={name}", "study.seeds=1")
         for name in ("fedprox", "fedref", "fedavgm", "fedadam", "median", "trimmed_mean", "flower")

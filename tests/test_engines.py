@@ -317,6 +317,10 @@ def test_a_run_joins_a_cluster_that_is_already_there_and_leaves_it_running(
         assert sessions(found) == sessions(inline["loans"])
         RayActors().close()
         assert cluster.poll() is None
+        words = ("engine=ray", f"engine.address='127.0.0.1:{port}'", "engine.num_gpus=0.5")
+        with pytest.raises(FedpactError, match="has 2 CPUs and 0 GPUs; legal are 0 such actors"):
+            hold(tmp_path / "none", *SMALL_LOANS, *words)
+        assert cluster.poll() is None
     finally:
         RayActors().close()
         cluster.terminate()
@@ -351,13 +355,13 @@ def test_the_messages_of_ray_are_those_of_inline(
     assert told.read_bytes() == sent.read_bytes()
 
 
-def crew_of(folder: Path, workers: int = 2) -> tuple[Any, list[Any], Job]:
-    """Firms of the small study in Ray's actors, these, and their job."""
+def crew_of(folder: Path, *overrides: str) -> tuple[Any, list[Any], Job]:
+    """Firms of a study in two of Ray's actors, these, and the job."""
     from simulations.engines.ray_crew import RayCrew
 
-    config = plain(*SMALL_LOANS)
+    config = plain(*overrides)
     job = Job(json.dumps(config), folder, tuple(sorted(config["parties"])))
-    actors = RayActors(workers=workers, num_cpus=0.5).start(workers)
+    actors = RayActors(workers=2, num_cpus=0.5).start(2)
     arguments = (job.config, sha256(job.config), str(folder))
     return RayCrew(actors, "simulations.engines.apps:firm", arguments, job.firms), actors, job
 
@@ -368,7 +372,7 @@ def test_a_killed_actor_comes_back_and_nothing_changes(
 ) -> None:
     import ray
 
-    crew, actors, job = crew_of(tmp_path)
+    crew, actors, job = crew_of(tmp_path, *SMALL_LOANS)
 
     class Killing:
         names, asked = crew.names, 0
@@ -419,20 +423,42 @@ def test_a_worker_that_cannot_make_its_firm_says_why(tmp_path: Path, ray_pool: A
 
 
 @pytest.mark.ray
-def test_gpu_shares_are_asked_of_ray(ray_pool: Any) -> None:
+def test_firms_are_dealt_out_by_their_examples_and_nothing_else_changes(
+    inline: dict[str, Path], tmp_path: Path, ray_pool: Any
+) -> None:
+    crew, _, job = crew_of(tmp_path, *SMALL_HEART)
+    # In turn: cleveland and switzerland, hungary and va_long_beach.
+    assert list(crew._home.values()) == [0, 1, 0, 1]
+    apps.hold_direct(job, lambda maker, arguments: crew)
+    # By 227, 220, 150 and 92 patients.
+    dealt = {"cleveland": 0, "hungary": 1, "va_long_beach": 1, "switzerland": 0}
+    assert crew._home == dealt
+    assert sessions(tmp_path) == sessions(inline["heart"])
+
+
+@pytest.mark.ray
+def test_an_actor_sees_the_gpu_of_its_share_and_others_see_none(ray_pool: Any) -> None:
+    """The GPU is declared, not there: Ray deals it out all the same."""
     import ray
 
-    RayActors().close()
-    ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
-    try:
-        from simulations.engines.ray_crew import start_workers
+    from simulations.engines.ray_crew import start_workers
 
-        workers = start_workers(2, 0.5, 0.5)
-        ray.get([w.__ray_ready__.remote() for w in workers])
+    engine = RayActors(workers=2, num_cpus=0.5, num_gpus=0.5)
+    try:
+        workers = [*engine.start(2), *start_workers(1, 0, 0)]
+        seen = [
+            w.__ray_call__.remote(lambda _: os.environ["CUDA_VISIBLE_DEVICES"]) for w in workers
+        ]
+        assert ray.get(seen) == ["0", "0", ""]
         assert ray.available_resources().get("GPU", 0) == 0
-        for worker in workers:
-            ray.kill(worker)
+        engine.check_cluster(2)
+        with pytest.raises(
+            FedpactError, match=r"2 Ray actors ask for .* 0\.6 GPUs each.* are 1 such"
+        ):
+            RayActors(workers=2, num_cpus=0.5, num_gpus=0.6).check_cluster(2)
+        assert not ray.is_initialized()
     finally:
+        RayActors._pools.clear()  # they are gone with Ray
         ray.shutdown()
 
 
@@ -498,6 +524,9 @@ def test_ray_is_gone_when_the_command_is_told_to_end(tmp_path: Path) -> None:
     [
         (("engine=ray", "engine.workers=0"), "engine.workers is 0"),
         (("engine=ray", "engine.num_cpus=-1"), "engine.num_cpus"),
+        (("engine=ray", "engine.num_cpus=inf"), "engine.num_cpus is inf"),
+        (("engine=ray", "engine.num_gpus=1e-5"), "legal is 0, or a number >= 0.0001"),
+        (("engine=ray", "engine.num_gpus=1.5"), "num_gpus is 1.5; legal is a share of one GPU"),
         (("engine=flower", "engine.num_cpus=0.5"), "whole CPUs"),
         (("engine=batched", "engine.room_mb=0"), "engine.room_mb is 0"),
         (("engine=batched", "engine.room_mb=many"), "engine.room_mb is 'many'"),
@@ -524,6 +553,19 @@ def test_more_than_the_machine_has_is_refused_before_anything_starts(
     with pytest.raises(FedpactError, match="this machine has"):
         hold(tmp_path / "x", *SMALL_LOANS, *words)
     assert children() == before
+
+
+def test_a_gpu_that_an_actor_would_not_see_is_refused_before_anything_starts(
+    tmp_path: Path,
+) -> None:
+    before = children()
+    with pytest.raises(FedpactError, match=r"lender_a\.training\.device is 'cuda'.* sees 0 GPUs"):
+        hold(tmp_path / "x", *SMALL_LOANS, "engine=ray", "engine.workers=1", "training.device=cuda")
+    assert children() == before
+    config = json.dumps(plain("training.device=cuda:1"))
+    with pytest.raises(FedpactError, match=r"num_gpus=0\.5 sees 1 GPUs.*training\.device=auto"):
+        RayActors(num_gpus=0.5)._check_devices(config)
+    RayActors(num_gpus=2)._check_devices(config)
 
 
 def test_firms_are_told_apart_by_name_not_by_node(tmp_path: Path) -> None:

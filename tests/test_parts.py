@@ -133,6 +133,7 @@ def test_a_changed_data_file_is_named_and_refused(
         (lambda: Training(device="tpu?"), "training.device"),
         (lambda: Training(device="meta"), "legal are 'auto', 'cpu', 'cuda'"),
         (lambda: Training(device="cuda:99").torch_device, "Use training.device=auto"),
+        (lambda: Training(mixed_precision="fp16"), "'fp16'; legal are none and bf16. Change it"),
         (lambda: FedAvg(rounds=0), "strategy.rounds is 0"),
         (lambda: FedAvg(local_epochs=0), "local_epochs is 0; legal is a whole number >= 1"),
         (lambda: Forward(rounds=2), "strategy=fedavg"),

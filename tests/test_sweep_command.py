@@ -225,6 +225,10 @@ def test_a_dry_run_says_what_would_fail(here: Callable[..., Told]) -> None:
             "Nobody answers at the address 127.0.0.1:1",
         ),
         (("-m", "market.C1=1,2", "launch.num_gpus=1"), "Lower launch.workers"),
+        (
+            ("-m", "market.C1=1,2", "launch.num_gpus=1.5"),
+            "launch.num_gpus is 1.5; legal is a share",
+        ),
         (("-m", "market.C1=1,2", "run_dir=/proc/sweep"), "cannot be written|No such file"),
     ],
 )

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from parties.exchange import Enrol, FedpactError
 from parties.memory import Memory
-from simulations.engines.direct import Crew
-
 from simulations.bench.row import Row, add_count
+from simulations.engines.direct import Crew
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

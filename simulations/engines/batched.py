@@ -23,11 +23,12 @@ T = TypeVar("T")
 class Batched(Engine):
     """All firms in this process, one thread; small models of a kind train side by side.
 
-    What cannot be batched (convolutions on a CPU, stopping rules, objectives of a backbone's own)
-    trains as with engine=inline, to the same bits; the rest to rounding.
+    What cannot be batched (convolutions on a CPU, stopping rules, objectives of a backbone's own,
+    bfloat16) trains as with engine=inline, to the same bits; the rest to rounding.
 
     Args:
-        room_mb: what the models of a batch may take; None: what a CPU caches, more on a GPU.
+        room_mb: what the models of a batch may take; None: what a CPU caches, or an eighth of a
+            GPU's memory.
         remember_mb: what finished trainings may take that are kept for the next study of this
             process: jobs of a sweep that differ in the market only train once.
     """

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import os
 import signal
 import socket
 import threading
+import warnings
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -14,10 +19,12 @@ import numpy as np
 
 from parties.exchange import FedpactError
 from simulations.engines import Engine, EngineError, Job
+from simulations.engines.placement import UNIT, gpus_for, room_for
 
 log = logging.getLogger("fedpact")
 
 CONNECT_S = 10.0
+LEAST = 1 / UNIT  # of a CPU or GPU
 
 
 @final
@@ -45,21 +52,23 @@ class RayActors(Engine):
             raise FedpactError(f"engine.workers is {self.workers!r}; legal is a whole number >= 1.")
         for name in ("num_cpus", "num_gpus"):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
-                raise FedpactError(f"engine.{name} is {value!r}; legal is a number >= 0.")
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not (value == 0 or LEAST <= value < np.inf):
+                raise FedpactError(
+                    f"engine.{name} is {value!r}; legal is 0, or a number >= {LEAST:g}. Set "
+                    f"engine.{name}=1."
+                )
+        if self.num_gpus > 1 and not float(self.num_gpus).is_integer():
+            raise FedpactError(
+                f"engine.num_gpus is {self.num_gpus:g}; legal is a share of one GPU (0 to 1), or "
+                "whole GPUs. Set engine.num_gpus=0.5, or 2."
+            )
 
     def plan(self, firms: int) -> list[str]:
         workers = min(self.workers, firms)
         where = f"the cluster at {self.address}" if self.address else "this machine"
         if self.address is None:
-            cpus, gpus = len(os.sched_getaffinity(0)), _gpus()
-            for name, share, held in (("CPU", self.num_cpus, cpus), ("GPU", self.num_gpus, gpus)):
-                if workers * share > held:
-                    raise FedpactError(
-                        f"{workers} Ray actors x {share:g} {name}s ask for {workers * share:g}, "
-                        f"this machine has {held}. Lower engine.workers or "
-                        f"engine.num_{name.lower()}s, or join a cluster with engine.address."
-                    )
+            self._check_room(workers, [(len(os.sched_getaffinity(0)), _gpus())])
         return [
             f"ray: {workers} actors x {self.num_cpus:g} CPU, {self.num_gpus:g} GPU on {where}; "
             f"{firms} firms, one message an actor a round"
@@ -67,12 +76,57 @@ class RayActors(Engine):
 
     def hold(self, job: Job) -> None:
         self.plan(len(job.firms))
+        self._check_devices(job.config)
         import_ray()
         from simulations.engines.apps import hold_direct
         from simulations.engines.ray_crew import RayCrew
 
         actors = self.start(min(self.workers, len(job.firms)))
         hold_direct(job, lambda maker, arguments: RayCrew(actors, maker, arguments, job.firms))
+
+    def check_cluster(self, workers: int) -> None:
+        """Whether the Ray that was joined has room for so many workers; else it is left.
+
+        Raises:
+            FedpactError: it has not, so that Ray would wait for ever.
+        """
+        ray = import_ray()
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        try:
+            self._check_room(workers, [(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes])
+        except FedpactError:
+            ray.shutdown()
+            raise
+
+    def _check_room(self, workers: int, nodes: Sequence[tuple[float, float]]) -> None:
+        """Whether nodes of so many (CPUs, GPUs) can ever run so many workers at once."""
+        room = room_for(workers, self.num_cpus, self.num_gpus, nodes)
+        if room == workers:
+            return
+        held = ", ".join(
+            f"{f'{times} x ' if times > 1 else ''}{cpus:g} CPUs and {gpus:g} GPUs"
+            for (cpus, gpus), times in Counter(nodes).items()
+        )
+        where = "this machine has" if self.address is None else f"the cluster {self.address} has"
+        raise FedpactError(
+            f"{workers} Ray actors ask for {self.num_cpus:g} CPUs and {self.num_gpus:g} GPUs each, "
+            f"and {where} {held}; legal are {room} such actors or fewer (a share of a GPU lies on "
+            "one GPU). Lower engine.workers, engine.num_cpus or engine.num_gpus, or join a larger "
+            "cluster with engine.address."
+        )
+
+    def _check_devices(self, config: str) -> None:
+        """Whether the firms' devices are among the GPUs that an actor sees: those of its share."""
+        seen = math.ceil(self.num_gpus)
+        for name, party in json.loads(config)["parties"].items():
+            kind, _, number = str(party["training"]["device"]).partition(":")
+            if kind == "cuda" and int(number or 0) >= seen:
+                raise FedpactError(
+                    f"parties.{name}.training.device is {party['training']['device']!r}, and a "
+                    f"Ray actor with engine.num_gpus={self.num_gpus:g} sees {seen} GPUs, numbered "
+                    "from 0; legal are cpu, auto and one that it sees. Set training.device=auto "
+                    "and engine.num_gpus=0.5, or 1."
+                )
 
     def close(self) -> None:
         """Stop the actors; stop Ray too, unless it is somebody else's cluster."""
@@ -93,6 +147,7 @@ class RayActors(Engine):
             if self._pools:
                 self.close()
             self.start_ray(workers)
+            self.check_cluster(workers)
             from simulations.engines.ray_crew import start_workers
 
             self._pools[key] = start_workers(workers, self.num_cpus, self.num_gpus)
@@ -107,14 +162,17 @@ class RayActors(Engine):
             os.environ.setdefault("OMP_NUM_THREADS", "1")
         local: dict[str, Any] = {
             "num_cpus": max(1, int(np.ceil(workers * self.num_cpus))),
-            "num_gpus": int(np.ceil(workers * self.num_gpus)),
+            "num_gpus": gpus_for(workers, self.num_gpus),
             "include_dashboard": False,
         }
         options = {"address": self.address} if self.address else {"address": "local", **local}
         for attempt in (1, 2):
             try:
                 told_to_end = signal.getsignal(signal.SIGTERM)
-                ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+                with warnings.catch_warnings():
+                    # Of RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO, which is set as it must be.
+                    warnings.filterwarnings("ignore", "Tip: In future", FutureWarning)
+                    ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
                 if threading.current_thread() is threading.main_thread():
                     signal.signal(signal.SIGTERM, told_to_end)  # Ray puts its own in its place
                 return

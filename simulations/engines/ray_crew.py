@@ -10,9 +10,10 @@ from typing import Any, final
 
 import ray
 
-from parties.exchange import Request
+from parties.exchange import Declaration, Request
 from parties.memory import Memory
 from simulations.engines.direct import OneFirm, Reply, keep_from_writing, reply_of
+from simulations.engines.placement import largest_first
 
 
 def start_workers(count: int, num_cpus: float, num_gpus: float) -> list[Any]:
@@ -73,7 +74,8 @@ class RayCrew:
     Args:
         actors: Ray handles of `Worker`.
         maker: what makes a firm, as "module:function"; it is given the firm's name and `arguments`.
-        names: the firms; one belongs to one actor for the whole job.
+        names: the firms; one belongs to one actor for the whole job, from the moment on when all
+            have said how many examples they have.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class RayCrew:
         self._actors, self._job = list(actors), os.urandom(8).hex()
         self._opened = [ray.put((maker, arguments))]
         self._home = {name: i % len(actors) for i, name in enumerate(sorted(names))}
+        self._asked = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -121,7 +124,21 @@ class RayCrew:
             if not done:
                 break
             found.update(_replies(done[0], asked.pop(done[0])))
+        if not self._asked:
+            self._asked = True
+            self._deal_out(found)
         return found
+
+    def _deal_out(self, replies: Mapping[str, Reply]) -> None:
+        """Give the firms that have just enrolled to actors by their examples.
+
+        Later none may move: it would forget which terms it accepted. A firm that moves now reads
+        its data again.
+        """
+        told = {name: reply.answer for name, reply in replies.items()}
+        sizes = {name: a.examples for name, a in told.items() if isinstance(a, Declaration)}
+        if sizes.keys() == self._home.keys():
+            self._home = largest_first(sizes, len(self._actors))
 
 
 def _replies(future: Any, names: Sequence[str]) -> dict[str, Reply]:

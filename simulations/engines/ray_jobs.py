@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -74,12 +75,10 @@ class RayJobs(Pool):
         address: str | None,
         limits: JobLimits,
     ) -> None:
-        self._ray = RayActors(workers, num_cpus, num_gpus, address)
-        try:
+        with _own_names():
+            self._ray = RayActors(workers, num_cpus, num_gpus, address)
             self._ray.plan(workers)
             check_reachable(address)
-        except FedpactError as fault:  # it speaks of the engine's settings, ours have their names
-            raise FedpactError(str(fault).replace("engine.", "launch.")) from fault
         self._limits = limits
         self._actors: list[Any] = []
         self._open: dict[Any, _Task] = {}
@@ -134,7 +133,9 @@ class RayJobs(Pool):
             return
         ray = import_ray()
         RayActors().close()  # an engine's own actors hold the CPUs
-        self._ray.start_ray(self._ray.workers)
+        with _own_names():
+            self._ray.start_ray(self._ray.workers)
+            self._ray.check_cluster(self._ray.workers)
         kind = ray.remote(
             num_cpus=self._ray.num_cpus, num_gpus=self._ray.num_gpus, max_restarts=-1
         )(JobWorker)
@@ -174,6 +175,15 @@ class RayJobs(Pool):
             waiting.append(task.jobs)
         else:
             yield [(task.jobs[0], failed_row(error, message))]
+
+
+@contextmanager
+def _own_names() -> Iterator[None]:
+    """What is refused speaks of the engine's settings; ours have names of their own."""
+    try:
+        yield
+    except FedpactError as fault:
+        raise type(fault)(str(fault).replace("engine.", "launch.")) from fault
 
 
 def _cause(fault: Exception) -> str:
