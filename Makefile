@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := .venv-peers
-BENCH := rounds batched masks sweep deployment game canonicalize arm
+BENCH := rounds clients batched masks sweep deployment game canonicalize arm
 
 # Two at a time, but for those that start Ray or Flower: each wants the machine for itself.
 TEST = $(BIN)/pytest -n 2 --dist loadfile -m "not long and not ray and not flower" \

@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 from parties.answering import Answering, Tagging
 from parties.exchange import Answer, Array, Fault, Packed, Request, pack, unpack
 from parties.memory import Memory
-from parties.wire import is_framed, read_records, write_records
+from parties.wire import read_records, write_records
 
 log = logging.getLogger("fedpact.firm")
 
@@ -27,7 +27,7 @@ def client_app(firm_of: Callable[[Context], Answering]) -> ClientApp:
             (tag, pack(_told(packed, tag, context, firm_of)))
             for tag, packed in read_records(message.content)
         ]
-        return Message(write_records(told, is_framed(message.content)), reply_to=message)
+        return Message(write_records(told), reply_to=message)
 
     app.train()(answer)
     app.query()(answer)

@@ -51,12 +51,12 @@ class Descent:
             group.begin(proximal)
 
     def look(self, features: Tensor, targets: Tensor) -> Tensor:
-        """Find the gradient on these examples; the loss there."""
+        """Find the gradient of the mean loss on these examples; their losses' sum."""
         loss = self._objective(self.module, features, targets)
         gradients = torch.autograd.grad(loss, self._parameters)
         for group in self._groups:
             group.look([gradients[place] for place in group.places])
-        return loss.detach()
+        return loss.detach() * len(targets)
 
     def step(self, rate: float, momentum: float, decay: float) -> None:
         """v = momentum v + g + decay w + proximal (w - w_0), then w = w - rate v."""
@@ -117,18 +117,18 @@ class DenseDescent(Descent):
         self._turned = [w.t() for w in self._weights]
         self._biases = [p.detach() for p in biases]
         self._of_weights, self._of_biases = group.gradients[::2], group.gradients[1::2]
-        self._minus = torch.empty(0, 1)
+        self._minus: dict[int, Tensor] = {}  # by how many examples: there are two sizes, or three
 
     def look(self, features: Tensor, targets: Tensor) -> Tensor:
-        seen, out = list[Tensor](), features
+        seen, out, count = list[Tensor](), features, features.shape[0]
         for bent, turned, bias in zip(self._bent, self._turned, self._biases, strict=True):
             seen.append(out.relu_() if bent else out)
             out = torch.addmm(bias, seen[-1], turned)
-        told, labels, count = torch.log_softmax(out, 1), targets[:, None], len(targets)
-        loss = told.gather(1, labels).mean().neg_()
-        if len(self._minus) != count:
-            self._minus = told.new_full((count, 1), -1.0)
-        slope = told.exp_().scatter_add_(1, labels, self._minus).div_(count)
+        told, labels = torch.log_softmax(out, 1), targets.unsqueeze(1)
+        lost = told.gather(1, labels).sum().neg_()
+        if count not in self._minus:
+            self._minus[count] = told.new_full((count, 1), -1.0)
+        slope = told.exp_().scatter_add_(1, labels, self._minus[count]).div_(count)
         for place in range(len(seen) - 1, -1, -1):
             torch.mm(slope.t(), seen[place], out=self._of_weights[place])
             torch.sum(slope, 0, out=self._of_biases[place])
@@ -136,7 +136,7 @@ class DenseDescent(Descent):
                 slope = torch.mm(slope, self._weights[place])
                 if self._bent[place]:
                     slope = threshold_backward(slope, seen[place], 0)
-        return loss
+        return lost
 
 
 def is_dense(module: nn.Module) -> bool:

@@ -165,7 +165,8 @@ class Training:
                 "use stopping=gdei, stopping=relative_gain or stopping=none."
             )
         device = self.torch_device
-        (module if descent else module.to(device)).train()
+        if descent is None or not module.training:
+            module.to(device).train()
         inputs, targets = on_device(features, device), on_device(labels, device)
         if descent is None:
             descent = descent_of(module, reduced(objective, self.mixed_precision, device))
@@ -181,15 +182,15 @@ class Training:
             order = sent(torch.randperm(count, generator=shuffle), device)
             for batch in torch.split(order, self.batch_size):
                 looked = inputs.index_select(0, batch), targets.index_select(0, batch)
-                loss = descent.look(*looked)
+                lost = descent.look(*looked)
                 rate = self.learning_rate
                 if self.schedule == "linear":
                     rate *= 1 - step / steps
                 descent.step(rate, self.momentum, self.weight_decay)
-                total += loss * batch.shape[0]
+                total += lost
                 step += 1
                 if watch is not None:
-                    value, now = float(loss), time.thread_time()
+                    value, now = float(lost) / len(batch), time.thread_time()
                     watch(value, now - last)
                     last = now
             losses.append(float(total) / count)

@@ -15,35 +15,11 @@ from parties.exchange.frames import read_frame, write_frame
 FRAMES = "frames"
 
 
-def write_record(packed: Packed) -> RecordDict:
-    """A packed message as Flower records: "text" (kind and JSON) and "arrays"."""
-    arrays = {name: FlowerArray(value) for name, value in packed.arrays.items()}
-    text = ConfigRecord({"kind": packed.kind, "text": packed.text})
-    return RecordDict({"text": text, "arrays": ArrayRecord(arrays)})
+def write_records(tagged: Sequence[tuple[str, Packed]]) -> RecordDict:
+    """Messages with their tags, as one array of bytes, whatever their number.
 
-
-def read_record(record: RecordDict) -> Packed:
-    """The reverse of `write_record`."""
-    if set(record) - {"text", "arrays", "tag"}:
-        raise ExchangeError(f"a message has the records {sorted(record)}; legal: text, arrays, tag")
-    text, arrays = record.config_records["text"], record.array_records["arrays"]
-    return Packed(
-        str(text["kind"]), str(text["text"]), {name: a.numpy() for name, a in arrays.items()}
-    )
-
-
-def write_records(tagged: Sequence[tuple[str, Packed]], framed: bool = False) -> RecordDict:
-    """Messages with their tags, as one.
-
-    Args:
-        framed: as one array of bytes, whatever their number: what Flower carries between machines
-            it carries tensor by tensor, with a request each. Needed for more than one.
+    What Flower carries it carries tensor by tensor, with a request each between machines.
     """
-    if not framed:
-        ((tag, packed),) = tagged
-        record = write_record(packed)
-        record["tag"] = ConfigRecord({"tag": tag})
-        return record
     frames = [write_frame(packed) for _, packed in tagged]
     content = np.frombuffer(b"".join(frames), np.uint8)
     about: dict[str, Any] = {"tags": [tag for tag, _ in tagged], "sizes": list(map(len, frames))}
@@ -52,19 +28,14 @@ def write_records(tagged: Sequence[tuple[str, Packed]], framed: bool = False) ->
     )
 
 
-def is_framed(record: RecordDict) -> bool:
-    """Whether messages came as one array of bytes: then the answers go back in that form."""
-    return FRAMES in record
-
-
 def read_records(record: RecordDict) -> list[tuple[str, Packed]]:
     """The reverse of `write_records`.
 
     Raises:
-        ExchangeError: a record is missing, or is not what it says.
+        ExchangeError: a record is missing or too many, or is not what it says.
     """
-    if not is_framed(record):
-        return [(str(record.config_records["tag"]["tag"]), read_record(record))]
+    if set(record) != {"about", FRAMES}:
+        raise ExchangeError(f"a message has the records {sorted(record)}; legal: about, {FRAMES}")
     about = record.config_records["about"]
     content = record.array_records[FRAMES][FRAMES].numpy()
     tags, sizes = about["tags"], about["sizes"]

@@ -369,7 +369,7 @@ class Transport:
             key = tuple(map(id, requests))
             if key not in records:
                 tagged = [(self._tag(request), packed[id(request)]) for request in requests]
-                records[key] = write_records(tagged, framed=self._apart is not None)
+                records[key] = write_records(tagged)
             make[name] = partial(Message, records[key], nodes[name], _verb(requests[0]))
         begun = time.monotonic()
         replies = self._replies(make, {nodes[name]: name for name in make}, deadline)

@@ -7,7 +7,7 @@ import dataclasses
 import io
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import final
@@ -80,9 +80,7 @@ class RunDocket:
 
     def audit(self, sent: Sent) -> None:
         # A session may ask under other terms than its own: without a deal, it is no_sharing's.
-        if not sent.session:
-            sent = dataclasses.replace(sent, session=self._session)
-        self._messages.append(sent)
+        self._messages.append(sent, session=sent.session or self._session)
 
     def curve(self, step: Step) -> None:
         self._rounds.append(step)
@@ -157,9 +155,9 @@ class _Table:
 
     def append(self, value: object, **instead: str) -> None:
         """Add a row: the value's fields, or what stands in their place."""
-        cells: Sequence[object] = self._cells(value)
-        if instead:
-            cells = [instead.get(c, cell) for c, cell in zip(self._columns, cells, strict=True)]
+        cells = list(self._cells(value))
+        for column, cell in instead.items():
+            cells[self._columns.index(column)] = cell
         self._writer.writerow(cells)
         if time.monotonic() - self._flushed > SHOWN_S:
             self.flush()

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import hydra
 import numpy as np
 import pandas as pd
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
@@ -29,7 +29,7 @@ from parties.exchange import FedpactError, Packed, Weights
 from parties.reuse import CEILING, COST, ReuseMeasure, Target
 from parties.reuse.profile import Profile, Source
 from parties.training import weights_of
-from parties.wire import read_record
+from parties.wire import read_records, write_records
 from server.contracts import Contract
 from server.strategies import State, Strategy
 from simulations.engines import apps
@@ -153,12 +153,23 @@ class RecordingGrid(OwnGrid):
         sent = list(messages)
         for m in sent:
             name = self.names[m.metadata.dst_node_id]
-            self.log.append(("operator", name, read_record(m.content)))
+            self.log.append(("operator", name, packed_in(m.content)))
         replies = self.inner.send_and_receive(sent, timeout=timeout)
         for m in (m for m in replies if m.has_content()):
             name = self.names[m.metadata.src_node_id]
-            self.log.append((name, "operator", read_record(m.content)))
+            self.log.append((name, "operator", packed_in(m.content)))
         return list(replies)
+
+
+def recorded(packed: Packed, tag: str = "t") -> RecordDict:
+    """One message as Flower carries it."""
+    return write_records([(tag, packed)])
+
+
+def packed_in(record: RecordDict) -> Packed:
+    """The reverse of `recorded`."""
+    ((_, packed),) = read_records(record)
+    return packed
 
 
 def hold_on(grid: OwnGrid, config: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message
+from flwr.app import Message
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -63,11 +63,11 @@ from parties.exchange import (
 from parties.exchange.frames import read_frame, write_frame
 from parties.memory import Memory
 from parties.reuse.signing import make_keys
-from parties.wire import read_record, write_record
+from parties.wire import read_records
 from simulations.deploy.desk import firm_of
 from simulations.deploy.firm_file import FirmFile
 from simulations.deploy.layout import FirmFolder
-from tests.checks import SMALL_HEART, plain
+from tests.checks import SMALL_HEART, plain, recorded
 from tests.desk_process import desk_of
 from tests.inline_grid import InlineGrid, contexts_of
 from tests.test_exchange import MASKING, MESSAGES, PAIRS
@@ -620,11 +620,11 @@ def test_the_app_reaches_the_desk_and_its_tag_arrives(tmp_path: Path) -> None:
     with serving(desk_in(tmp_path, firm), path):
         told = []
         for request, tag in ((Enrol(0), ENROL), (offer(), "run/a"), (offer(), "run/a")):
-            content = write_record(pack(request))
-            content["tag"] = ConfigRecord({"tag": tag})
+            content = recorded(pack(request), tag)
             (reply,) = grid.send_and_receive([Message(content, node, "query")])
-            assert reply.content.config_records["tag"]["tag"] == tag
-            told.append(unpack(read_record(reply.content)))
+            ((back, packed),) = read_records(reply.content)
+            assert back == tag
+            told.append(unpack(packed))
         assert path.stat().st_mode & 0o777 == 0o600
     assert isinstance(told[1], Trained)
     assert pack(told[1]).text == pack(told[2]).text

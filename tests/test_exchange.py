@@ -46,8 +46,9 @@ from parties.exchange import (
     unpack,
 )
 from parties.exchange.masks import KEY, SEALED, SHARE
-from parties.wire import is_framed, read_record, read_records, write_record, write_records
+from parties.wire import read_records, write_records
 from server.transport import _tagged
+from tests.checks import packed_in, recorded
 
 OPEN = Terms("full_sharing", models=True, predictions=True, rounds=2)
 CLOSED = Terms("no_sharing", models=False, predictions=False)
@@ -89,7 +90,7 @@ MESSAGES = [
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
 def test_every_message_survives_packing_and_flower_records(message: object) -> None:
-    received = unpack(read_record(write_record(pack(message))))  # type: ignore[arg-type]
+    received = unpack(packed_in(recorded(pack(message))))  # type: ignore[arg-type]
     assert type(received) is type(message)
     first, second = pack(message), pack(received)  # type: ignore[arg-type]
     assert first.text == second.text
@@ -111,7 +112,7 @@ def test_every_message_survives_packing_and_flower_records(message: object) -> N
     )
 )
 def test_weights_of_any_name_and_shape_survive(arrays: dict[str, np.ndarray]) -> None:
-    received = unpack(read_record(write_record(pack(Trained(1, (), Weights(arrays, 1))))))
+    received = unpack(packed_in(recorded(pack(Trained(1, (), Weights(arrays, 1))))))
     assert isinstance(received, Trained)
     assert received.weights is not None
     assert received.weights.arrays.keys() == arrays.keys()
@@ -160,10 +161,10 @@ def test_arrays_that_no_field_names_do_not_cross() -> None:
     smuggled = Packed("Refusal", pack(Refusal("no")).text, {"secret": np.ones(3)})
     with pytest.raises(ExchangeError, match="belong to no field: secret"):
         unpack(smuggled)
-    record = write_record(pack(Refusal("no")))
+    record = recorded(pack(Refusal("no")))
     record["more"] = ConfigRecord({"x": 1})
     with pytest.raises(ExchangeError, match="records"):
-        read_record(record)
+        packed_in(record)
 
 
 def test_a_known_contract_cannot_stand_for_other_switches() -> None:
@@ -247,15 +248,13 @@ TAGGED = [("r/0//0/Enrol", pack(Enrol(0))), ("r/1//0/Offer", pack(Refusal("no"))
 def test_many_messages_travel_as_one_array_and_come_back_with_their_tags() -> None:
     arrays = {"w": np.arange(6.0).reshape(2, 3), "b": np.zeros(0, np.float32)}
     tagged = [*TAGGED, ("r/2//1/Offer", pack(Trained(1, (0.5,), Weights(arrays, 1))))]
-    record = write_records(tagged, framed=True)
+    record = write_records(tagged)
     assert len(record.array_records["frames"]) == 1
     told = read_records(record)
     assert [tag for tag, _ in told] == [tag for tag, _ in tagged]
     for (_, one), (_, two) in zip(told, tagged, strict=True):
         assert pack(unpack(one)).text == two.text
     assert np.array_equal(told[2][1].arrays["Trained.weights.arrays.w"], arrays["w"])
-    assert is_framed(record)
-    assert not is_framed(write_records(TAGGED[:1]))
     assert read_records(write_records(TAGGED[:1])) == [TAGGED[0]]
 
 
@@ -270,7 +269,7 @@ def test_many_messages_travel_as_one_array_and_come_back_with_their_tags() -> No
     ],
 )
 def test_a_bundle_that_is_not_what_it_says_is_refused(about: dict[str, Any], says: str) -> None:
-    record = write_records(TAGGED, framed=True)
+    record = write_records(TAGGED)
     facts = dict(record.config_records["about"])
     record["about"] = ConfigRecord({**facts, **about})
     with pytest.raises(ExchangeError, match=says):
@@ -290,7 +289,7 @@ def test_a_reply_of_nonsense_is_its_firms_fault_and_nobody_elses(header: str) ->
     begin = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
     bad = FlowerArray("float64", (1,), "numpy.ndarray", begin)
     record = write_records([("t", pack(Refusal("no")))])
-    record["arrays"] = ArrayRecord({"w": bad})
+    record["frames"] = ArrayRecord({"frames": bad})
     with pytest.raises(ExchangeError, match="cannot be read"):
         _tagged(record, 1)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Context, Message
+from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from parties.exchange import (
@@ -33,14 +33,22 @@ from parties.exchange import (
     pack,
     unpack,
 )
-from parties.wire import read_record, write_record
+from parties.wire import read_records
 from server.intake import Limits, UnacceptableError, accept
 from server.transport import Sent, TooFewFirmsError, Transport
 from simulations.conclude import conclude
 from simulations.engines import apps
 from simulations.results import RunFolder
 from simulations.study import study_of
-from tests.checks import SMALL_HEART, SMALL_LOANS, contexts, hold_on, run_config
+from tests.checks import (
+    SMALL_HEART,
+    SMALL_LOANS,
+    contexts,
+    hold_on,
+    packed_in,
+    recorded,
+    run_config,
+)
 from tests.inline_grid import InlineGrid
 from tests.test_exchange import CLOSED, IDS, OPEN, PROBS, RULE
 
@@ -152,13 +160,12 @@ def tampering(victim: str, tamper: Tamper, retag: str = "") -> ClientApp:
         reply = apps.client(message, context)
         if context.node_config["party"] != victim:
             return reply
-        asked = unpack(read_record(message.content))
-        told = unpack(read_record(reply.content))
-        content = write_record(pack(tamper(asked, told)))  # type: ignore[arg-type]
-        tag = str(reply.content.config_records["tag"]["tag"])
+        asked = unpack(packed_in(message.content))
+        ((tag, packed),) = read_records(reply.content)
+        told = unpack(packed)
         if retag and isinstance(asked, Offer):
             tag = f"{tag.split('/')[0]}/{retag}"
-        content["tag"] = ConfigRecord({"tag": tag})
+        content = recorded(pack(tamper(asked, told)), tag)  # type: ignore[arg-type]
         return Message(content, reply_to=message)
 
     for register in (app.train, app.query, app.evaluate):
@@ -314,9 +321,9 @@ def test_another_runs_answer_is_refused(tmp_path: Path) -> None:
             replies = self.now.send_and_receive(sent, timeout=timeout)
             for reply in replies:
                 if reply.metadata.src_node_id == 1001 and reply.metadata.message_type == "train":
-                    tag = str(reply.content.config_records["tag"]["tag"])
+                    ((tag, packed),) = read_records(reply.content)
                     other = "/".join(["anotherrun00", *tag.split("/")[1:]])
-                    reply.content["tag"] = ConfigRecord({"tag": other})
+                    reply.content = recorded(packed, other)
             return replies
 
     hold_on(Replaying(InlineGrid(apps.client, contexts(config))), config)
@@ -395,4 +402,4 @@ def test_a_reply_delivered_twice_counts_once(tmp_path: Path) -> None:
 
 def test_a_reply_that_is_no_message_is_refused() -> None:
     with pytest.raises(ExchangeError):
-        unpack(read_record(write_record(pack(Refusal("x")))).__class__("Trained", "{]", {}))
+        unpack(packed_in(recorded(pack(Refusal("x")))).__class__("Trained", "{]", {}))

@@ -47,7 +47,7 @@ from parties.memory import Memory
 from parties.privacy import SECRET, SEEDED
 from parties.reuse.signing import make_keys
 from parties.seals import SealedFirm, objection, put, put_on_keys
-from parties.wire import is_framed, read_records
+from parties.wire import read_records
 from server.app import server_app
 from server.intake import UnacceptableError
 from server.patience import Patience
@@ -418,7 +418,7 @@ class Lossy(OwnGrid):
         ids = []
         for message in messages:
             asked: list[Any] = [message]
-            if "tag" in message.content or is_framed(message.content):
+            if "frames" in message.content:
                 asked = [unpack(packed) for _, packed in read_records(message.content)]
                 self.crossed += asked
             (key,) = self.inner.push_messages([message])
@@ -438,7 +438,7 @@ class Lossy(OwnGrid):
         asked = list(message_ids)
         replies = list(self.inner.pull_messages(asked))
         for reply in replies:
-            if "tag" in reply.content or is_framed(reply.content):
+            if "frames" in reply.content:
                 self.crossed += [unpack(packed) for _, packed in read_records(reply.content)]
         return super().pull_messages(asked) + replies
 

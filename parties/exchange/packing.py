@@ -93,10 +93,7 @@ def pack(message: Message) -> Packed:
             arrays[path] = value
             return {"array": path}
         if dataclasses.is_dataclass(value):
-            inner = {
-                f.name: plain(getattr(value, f.name), f"{path}.{f.name}")
-                for f in dataclasses.fields(value)
-            }
+            inner = {name: plain(part, f"{path}.{name}") for name, part in vars(value).items()}
             return {"type": type(value).__name__, "fields": inner}
         if isinstance(value, Mapping):
             return {"map": {key: plain(item, f"{path}.{key}") for key, item in value.items()}}

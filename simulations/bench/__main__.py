@@ -1,6 +1,7 @@
 """`python -m simulations.bench WHAT`: measures engines, deployments, sweeps, the game and more.
 
 rounds            no-op rounds a second of each engine
+clients           a firm's training with each engine, beside Flower, pfl and a plain loop (minutes)
 batched           training in batches beside the plain loop
 masks             a round under masks beside a plain one
 sweep             studies a second beside Hydra's basic launcher
@@ -29,7 +30,17 @@ from parties.exchange import FedpactError
 COMMANDS = {
     name: f"simulations.bench.{name}"
     for name in (
-        *("rounds", "batched", "masks", "sweep", "deployment", "game", "canonicalize", "arm"),
+        *(
+            "rounds",
+            "clients",
+            "batched",
+            "masks",
+            "sweep",
+            "deployment",
+            "game",
+            "canonicalize",
+            "arm",
+        ),
     )
 }
 

@@ -32,6 +32,22 @@ def tree_cpu_seconds(pid: int) -> float:
     A descendant that ended counts once its parent has waited for it, or while nobody has. What
     differs between two calls is what was spent between them.
     """
+    return sum(_family(pid).values()) / TICKS
+
+
+def tree_memory_mb(pid: int) -> float:
+    """Memory of a process and its descendants, MB; what several share is shared out among them."""
+    total = 0
+    for process in _family(pid):
+        with suppress(OSError):  # it ended meanwhile
+            for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1])
+    return total / 1024
+
+
+def _family(pid: int) -> dict[int, int]:
+    """A process and its descendants, each with its ticks."""
     parents: dict[int, int] = {}
     spent: dict[int, int] = {}
     for process, parent, ticks in _processes():
@@ -39,7 +55,7 @@ def tree_cpu_seconds(pid: int) -> float:
     family = {pid}
     while grown := {child for child, parent in parents.items() if parent in family} - family:
         family |= grown
-    return sum(spent.get(process, 0) for process in family) / TICKS
+    return {process: spent.get(process, 0) for process in family}
 
 
 def _processes() -> Iterator[tuple[int, int, int]]:

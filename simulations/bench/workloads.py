@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
+from parties.datasets.fashion_mnist import FashionMnist
 from parties.exchange import Array, FedpactError
 from parties.training import random_seed, weights_of
 from simulations.build import build
@@ -42,6 +43,7 @@ class Workload:
         firms: that train in a round, each.
         rounds: that are timed; there is one more before them.
         bars: engine -> what its CPU time may be of the plain loop's.
+        less_than_flower: how many times less than Flower's own simulation it must be.
     """
 
     name: str
@@ -49,7 +51,16 @@ class Workload:
     words: tuple[str, ...]
     rounds: int
     bars: Mapping[str, float]
+    less_than_flower: float
     firms: int = 100
+
+    @property
+    def missing(self) -> str:
+        """What is not installed that it needs, and how to get it; "" where all is there."""
+        fashion = "parties=ten_fashion" in self.words
+        if not fashion or FashionMnist(client=0, clients=1).installed:
+            return ""
+        return "Fashion-MNIST is not installed: apt install dataset-fashion-mnist"
 
     def config(self, engine: str, rounds: int | None = None, firms: int = 0) -> dict[str, Any]:
         """The whole configuration: one firm's, dealt to all."""
@@ -121,7 +132,8 @@ WORKLOADS = {
             "mlp:32",
             ("parties=ten_digits", "backbone=mlp", "backbone.widths=[32]", "training.batch_size=5"),
             rounds=20,
-            bars={"inline": 1.5, "ray": 1.3},
+            bars={"inline": 1.5, "ray": 1.3, "batched": 1 / 8},
+            less_than_flower=7,
         ),
         Workload(
             "fashion",
@@ -132,7 +144,8 @@ WORKLOADS = {
                 "training.learning_rate=0.05",
             ),
             rounds=8,
-            bars={"inline": 1.2, "ray": 1.3},
+            bars={"inline": 1.2, "ray": 1.3, "batched": 1 / 2},
+            less_than_flower=7,
         ),
         Workload(
             "cnn",
@@ -143,6 +156,7 @@ WORKLOADS = {
             ),
             rounds=5,
             bars={"inline": 1.1, "ray": 1.3},
+            less_than_flower=2.5,
         ),
     )
 }

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from zlib import compress, decompress
 
 import torch
 from flwr.app import Context
@@ -30,14 +32,24 @@ from simulations.engines.direct import Crew, Direct, Here, OneFirm, Together
 from simulations.results import RunFolder
 from simulations.study import study_of
 
+LONG = 20_000  # characters
+PACKED = "zlib:"  # what is no JSON
+
 
 def run_config(config: str, folder: Path) -> dict[str, Any]:
-    """Flower's run config (flat, scalars only): the configuration as JSON, with its sha256."""
-    return {CONFIG: config, DIGEST: sha256(config), FOLDER: str(folder)}
+    """Flower's run config (flat, scalars only): the configuration as JSON, with its sha256.
+
+    It goes along with every message, and that of many firms is mostly the same again and again: a
+    long one is packed.
+    """
+    told = config if len(config) < LONG else PACKED + b64encode(compress(config.encode())).decode()
+    return {CONFIG: told, DIGEST: sha256(config), FOLDER: str(folder)}
 
 
 @lru_cache(maxsize=2)
 def _parsed(text: str, digest: str) -> Any:
+    if text.startswith(PACKED):
+        text = decompress(b64decode(text.removeprefix(PACKED))).decode()
     if sha256(text) != digest:
         raise FedpactError("The run config was changed on its way: its sha256 differs.")
     # One thread a process: more only fight each other, and sums would differ between machines.

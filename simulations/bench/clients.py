@@ -1,0 +1,202 @@
+"""A firm's training with each engine, beside the frameworks that others use.
+
+Federated averaging of a hundred firms on three workloads: everybody gets the same examples in the
+same order and the same model to start from, and a row whose final loss is not the plain loop's is
+void. Each row is held in processes of its own, repeats take turns, and what counts is the CPU time
+of the whole process tree between the first round and the last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from parties.exchange import FedpactError
+from simulations.bench.canonicalize import PEER, ROOT
+from simulations.bench.row import Bar, Row, add_count, apart
+from simulations.bench.tree import tree_memory_mb
+from simulations.bench.workloads import WORKLOADS, Workload, find_workload
+
+LOOP, BOUND, FLOWER, PFL = "plain loop", "one model, no firms", "Flower's tutorial", "pfl-research"
+ENGINES = ("inline", "batched", "ray", "flower")
+PEERS = {LOOP: "plain_loop", BOUND: "centralised", PFL: "pfl_loop", FLOWER: "flower_tutorial"}
+PATIENCE_S = 1800.0  # a row
+LOOK_S = 0.3  # between two looks at the memory
+MOST_MB = {"inline": 450, "ray": 1300}
+OVER_FLOWER = 1.1  # what engine=flower may take of bare Flower's CPU
+
+
+@final
+@dataclass(frozen=True)
+class Held:
+    """What a row took.
+
+    Args:
+        cpu_ms: of a firm's training, all of the round that falls to it; wall_ms: of the best round.
+        loss: final; peak_mb: of all processes.
+    """
+
+    cpu_ms: float
+    wall_ms: float
+    loss: float
+    peak_mb: float
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    add_count(parser, "--repeats", 3, "in which rows take turns")
+    parser.add_argument(
+        "--workloads", nargs="+", default=list(WORKLOADS), help=f"of {', '.join(WORKLOADS)}"
+    )
+    names = (*PEERS, *ENGINES)
+    parser.add_argument(
+        "--who", nargs="+", default=list(names), help=f"of {', '.join(map(repr, names))}"
+    )
+    parser.add_argument("--peer", type=Path, default=PEER, help="interpreter that has pfl")
+
+
+def rows(chosen: argparse.Namespace) -> list[Row]:
+    """A row for each who was asked for, printed; the plain loop is always among them."""
+    legal = (*PEERS, *ENGINES)
+    if odd := sorted(set(chosen.who) - set(legal)):
+        raise FedpactError(f"--who has {odd}; legal are {', '.join(map(repr, legal))}.")
+    who = [name for name in legal if name in chosen.who or name == LOOP]
+    if PFL in who and not chosen.peer.exists():
+        print(f"({PFL} is left out: {chosen.peer} is not there; make bench-peers installs it)")
+        who.remove(PFL)
+    found = []
+    for workload in map(find_workload, chosen.workloads):
+        if workload.missing:
+            print(f"({workload.name} is left out: {workload.missing})")
+            continue
+        found += _rows(workload, who, chosen.repeats, chosen.peer)
+    return found
+
+
+def _rows(workload: Workload, who: Sequence[str], repeats: int, peer: Path) -> list[Row]:
+    held: dict[str, list[Held]] = {name: [] for name in who}
+    with tempfile.TemporaryDirectory(prefix="fedpact-bench-") as made:
+        path = Path(made) / "workload.npz"
+        workload.write(path)
+        for _ in range(repeats):
+            for name in who:
+                held[name].append(_hold(name, workload, path, peer))
+    found = [_beside_loop(workload, name, held[name], held[LOOP]) for name in who if name != LOOP]
+    found += _beside_flower(workload, held)
+    found += [
+        Row(
+            f"Peak memory, {workload.name}",
+            name,
+            tuple(one.peak_mb for one in held[name]),
+            "MB",
+            tuple(one.peak_mb / most for one in held[name]),
+            f"{most} MB",
+            Bar(1),
+        )
+        for name, most in MOST_MB.items()
+        if name in held
+    ]
+    loop = held[LOOP]
+    print(
+        f"{workload.name}: {workload.firms} firms a round, {repeats} alternated repeats; CPU of a "
+        f"firm's training; {LOOP} {statistics.median(h.cpu_ms for h in loop):.3f} ms, "
+        f"{max(h.peak_mb for h in loop):.0f} MB"
+    )
+    for row in found:
+        told = f" [{row.low:.2f} to {row.high:.2f}]" if len(row.ratios) > 1 else ""
+        bar = f", {row.bar}: {row.verdict}" if row.bar or row.void else ""
+        peak = f", {row.peak_mb:.0f} MB" if row.peak_mb else ""
+        print(
+            f"  {row.name:20} {row.value:9.3f} {row.unit}  {row.ratio:6.2f} x {row.beside}{told}"
+            f"{peak}{bar}{f' ({row.void})' if row.void else ''}"
+        )
+    return found
+
+
+def _beside_loop(workload: Workload, name: str, ours: Sequence[Held], loop: Sequence[Held]) -> Row:
+    bar = workload.bars.get(name)
+    # One model without firms has another loss: it is the bound, and claims nothing.
+    void = "" if name == BOUND else apart(ours[-1].loss, loop[-1].loss)
+    return Row(
+        f"CPU of a firm's training, {workload.name}",
+        name,
+        tuple(one.cpu_ms for one in ours),
+        "ms",
+        tuple(one.cpu_ms / other.cpu_ms for one, other in zip(ours, loop, strict=True)),
+        LOOP,
+        Bar(bar) if bar else None,
+        void,
+        max(one.peak_mb for one in ours),
+    )
+
+
+def _beside_flower(workload: Workload, held: Mapping[str, Sequence[Held]]) -> list[Row]:
+    """Times less than Flower's own simulation; and what engine=flower adds to it."""
+    if FLOWER not in held:
+        return []
+    found = []
+    for name in ("inline", "ray", "flower"):
+        if name not in held:
+            continue
+        pairs = list(zip(held[name], held[FLOWER], strict=True))
+        less = name != "flower"
+        ratios = (b.cpu_ms / a.cpu_ms if less else a.cpu_ms / b.cpu_ms for a, b in pairs)
+        found.append(
+            Row(
+                f"CPU beside Flower's own simulation, {workload.name}",
+                name,
+                tuple(one.cpu_ms for one in held[name]),
+                "ms",
+                tuple(ratios),
+                f"less than {FLOWER}" if less else FLOWER,
+                Bar(workload.less_than_flower, least=True) if less else Bar(OVER_FLOWER),
+                apart(held[name][-1].loss, held[LOOP][-1].loss),
+            )
+        )
+    return found
+
+
+def _hold(name: str, workload: Workload, path: Path, peer: Path) -> Held:
+    """One row, in processes of its own."""
+    if name in PEERS:
+        interpreter = str(peer) if name == PFL else sys.executable
+        command = [interpreter, "-m", f"simulations.bench.peers.{PEERS[name]}", str(path)]
+    else:
+        command = [sys.executable, "-m", "simulations.bench.held", name, workload.name]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as errors:
+        running = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=said, stderr=errors, text=True
+        )
+        peak, deadline = 0.0, time.monotonic() + PATIENCE_S
+        try:
+            while running.poll() is None and time.monotonic() < deadline:
+                peak = max(peak, tree_memory_mb(running.pid))
+                time.sleep(LOOK_S)
+        finally:
+            if running.poll() is None:
+                running.terminate()
+            running.wait()
+        said.seek(0)
+        errors.seek(0)
+        lines = said.read().splitlines()
+        if running.returncode or not lines:
+            raise FedpactError(
+                f"{name} on {workload.name} ended with {running.returncode}: {errors.read()[-800:]}"
+            )
+    told = json.loads(lines[-1])
+    cpu_s, wall_s = (told[kind][-workload.rounds :] for kind in ("cpu_s", "wall_s"))
+    firms = workload.firms
+    return Held(
+        1000 * sum(cpu_s) / len(cpu_s) / firms, 1000 * min(wall_s) / firms, told["loss"], peak
+    )
