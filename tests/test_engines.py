@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -268,62 +265,6 @@ def test_models_large_enough_for_the_object_store_arrive_whole(
     assert max(sizes) > LARGE
     assert models(here) == models(there)
     assert sessions(here) == sessions(there)
-
-
-@pytest.mark.long
-@pytest.mark.ray
-@pytest.mark.timeout(240)
-def test_a_run_joins_a_cluster_that_is_already_there_and_leaves_it_running(
-    inline: dict[str, Path], tmp_path: Path
-) -> None:
-    RayActors().close()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ray_command = str(Path(sys.executable).parent / "ray")
-    # Ray's sockets lie below its folder, and their paths may not be long.
-    folder = Path(tempfile.mkdtemp(prefix="fp-"))
-    cluster = subprocess.Popen(
-        [
-            ray_command,
-            "start",
-            "--head",
-            "--block",
-            f"--port={port}",
-            "--num-cpus=2",
-            "--include-dashboard=false",
-            "--node-ip-address=127.0.0.1",
-            f"--temp-dir={folder}",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        env=os.environ
-        | {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(Path(__file__).parents[1])},
-    )
-    try:
-        deadline = time.monotonic() + 90
-        while True:
-            try:
-                found = hold(
-                    tmp_path / f"ray{time.monotonic_ns()}",
-                    *SMALL_LOANS,
-                    "engine=ray",
-                    f"engine.address='127.0.0.1:{port}'",
-                )
-                break
-            except FedpactError:
-                assert cluster.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(1)
-        assert sessions(found) == sessions(inline["loans"])
-        RayActors().close()
-        assert cluster.poll() is None
-    finally:
-        RayActors().close()
-        cluster.terminate()
-        cluster.wait(timeout=60)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.ray

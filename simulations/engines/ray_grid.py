@@ -13,6 +13,7 @@ import ray
 from flwr.app import Context, Message
 
 from simulations.engines import grid
+from simulations.source import code_digest
 
 LARGE = 100_000  # bytes; larger contents go to the object store once, whatever the audience
 
@@ -34,6 +35,10 @@ class Worker:
         self._job = ""
         self._contexts: dict[int, Any] = {}
         self._app: Any = None
+
+    def code(self) -> str:
+        """The sha256 of the code that it runs."""
+        return code_digest()
 
     def answer(
         self, job: str, opened: list[Any], envelopes: list[bytes], places: list[int], *contents: Any

@@ -1,0 +1,101 @@
+"""The one Ray of this process: started here, and gone without a trace; or a cluster it joins."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+from uuid import uuid4
+
+from simulations.engines.marked import kill, marked, stop_marked
+from simulations.source import copy_code
+
+MARK = "FEDPACT_RAY"  # in the environment of every process of a Ray that was started here
+
+
+@final
+@dataclass(frozen=True)
+class _Own:
+    """A Ray that this process started: the mark of its processes, the folder of its files."""
+
+    mark: bytes
+    folder: Path
+
+
+_up: list[_Own | None] = []  # one at most; None: a cluster that this process joined
+
+
+def start(num_cpus: int, num_gpus: int) -> None:
+    """Start Ray on this machine."""
+    # Inherited by the workers: the same code as here, one thread each.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    value = uuid4().hex
+    # Ray's sockets lie in its folder, and their paths may not be long.
+    folder = tempfile.mkdtemp(prefix="fp-", dir=os.environ.get("RAY_TMPDIR"))
+    _up.append(_Own(f"{MARK}={value}".encode(), Path(folder)))
+    os.environ[MARK] = value
+    try:
+        _init(
+            address="local",
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            include_dashboard=False,
+            _temp_dir=folder,
+        )
+    finally:
+        del os.environ[MARK]  # of Ray's processes only, not of others that are started later
+
+
+def join(address: str) -> None:
+    """Join a cluster; the code of this process travels to its machines."""
+    _up.append(None)
+    with tempfile.TemporaryDirectory(prefix="fp-") as folder:
+        copy_code(Path(folder))
+        threads = {"OMP_NUM_THREADS": "1"}
+        # A folder to work in comes before all else that a machine could import.
+        _init(address=address, runtime_env={"working_dir": folder, "env_vars": threads})
+
+
+def up() -> bool:
+    """Whether there is a Ray to stop, be it half started."""
+    return bool(_up)
+
+
+def stop() -> None:
+    """Leave a cluster; of a Ray that was started here, end every process and remove the files."""
+    import ray
+
+    own = _up[-1] if _up else None
+    # Ray ends its processes in turn. Those that wrote their own environment are found now, while
+    # it is known whose children they are.
+    family = marked(own.mark) if own else set()
+    try:
+        ray.shutdown()
+    finally:
+        while _up:
+            with suppress(KeyboardInterrupt):  # of an impatient user
+                if own:
+                    kill(family)
+                    stop_marked(own.mark)
+                    shutil.rmtree(own.folder, ignore_errors=True)
+                _up.clear()
+
+
+def _init(**options: Any) -> None:
+    import ray
+
+    told_to_end = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    except SystemExit as told:  # while it starts, Ray has its own answer to SIGTERM
+        raise KeyboardInterrupt from told
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, told_to_end)  # Ray puts its own in its place
