@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 import signal
@@ -327,6 +329,7 @@ def main() -> None:
     from hydra.core.global_hydra import GlobalHydra
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's Ctrl-C
+    atexit.register(gc.freeze)  # or else the interpreter's end takes seconds to look for garbage
     try:
         sys.argv[1:] = spelled_out(sys.argv[1:])
         _application()
@@ -341,6 +344,10 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must leave no process behind
         told = str(stop) or "stopped; what was finished is in the run's folder"
         sys.stderr.write(f"fedpact: {told}\n")
+        _close_engines()
+        one_ray = sys.modules.get("simulations.engines.one_ray")
+        if one_ray is not None and one_ray.cut_off():
+            os._exit(130)
         sys.exit(130)
     finally:
         _close_engines()

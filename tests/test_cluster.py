@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +21,7 @@ from parties.exchange import FedpactError
 from simulations.engines import EngineError, ray_actors
 from simulations.engines.ray_actors import RayActors
 from simulations.source import copy_code
-from tests.checks import SMALL_LOANS
+from tests.checks import SMALL_HEART, SMALL_LOANS
 from tests.test_engines import hold, models, sessions
 
 # Ray opens sockets and files that it leaves to the end of the process.
@@ -102,3 +103,48 @@ def test_a_clusters_workers_run_the_drivers_code_though_the_cluster_knows_anothe
         assert sessions(again) == sessions(here)
         RayActors().close()
         assert head.poll() is None
+
+
+def test_firms_of_a_machine_that_is_lost_in_a_round_go_on_at_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.cluster_utils import Cluster
+
+    words = (*SMALL_HEART, "study.seeds=1", "strategy.rounds=60", "strategy.local_epochs=1")
+    here = hold(tmp_path / "inline", *words)
+    RayActors().close()
+    room = tempfile.mkdtemp(prefix="fp-")
+    monkeypatch.setenv("RAY_TMPDIR", room)
+    machines = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False}
+    )
+    lost: list[str] = []
+
+    def lose(machine: psutil.Process) -> None:
+        """Wait for a round, then kill all that runs on a machine."""
+        table = tmp_path / "ray" / "rounds.csv"
+        while not table.exists() or table.read_text().count(",train_sharing,") < 4 * 20:
+            time.sleep(0.005)
+        family = [*machine.children(recursive=True), machine]
+        lost.extend(" ".join(process.cmdline()) for process in family)
+        for process in family:
+            process.kill()
+
+    try:
+        second = machines.add_node(num_cpus=4)
+        machine = psutil.Process(second.all_processes["raylet"][0].process.pid)
+        machines.wait_for_nodes()
+        losing = threading.Thread(target=lose, args=(machine,), daemon=True)
+        losing.start()
+        there = hold(
+            tmp_path / "ray",
+            *(*words, "engine=ray", "engine.workers=4", f"engine.address='{machines.address}'"),
+        )
+        losing.join()
+        assert any("ray::Worker" in name for name in lost), lost
+        assert sessions(there) == sessions(here)
+        assert models(there) == models(here)
+    finally:
+        RayActors().close()
+        machines.shutdown()
+        shutil.rmtree(room, ignore_errors=True)

@@ -35,7 +35,7 @@ pytestmark = [
 ]
 
 ROUNDS = 40
-STUDY = (*SMALL_HEART, "study.seeds=1", f"strategy.rounds={ROUNDS}", "training.epochs=1")
+STUDY = (*SMALL_HEART, "study.seeds=1", f"strategy.rounds={ROUNDS}", "strategy.local_epochs=1")
 STUDY_ROWS = 4 * ROUNDS  # of four firms, besides the header and what no_sharing trains
 
 

@@ -30,6 +30,7 @@ class _Own:
 
 
 _up: list[_Own | None] = []  # one at most; None: a cluster that this process joined
+_cut_off: list[bool] = []
 
 
 def start(num_cpus: int, num_gpus: int) -> None:
@@ -68,6 +69,11 @@ def up() -> bool:
     return bool(_up)
 
 
+def cut_off() -> bool:
+    """Whether Ray was interrupted while it started: what it began crashes when Python ends."""
+    return bool(_cut_off)
+
+
 def stop() -> None:
     """Leave a cluster; of a Ray that was started here, end every process and remove the files."""
     import ray
@@ -94,7 +100,11 @@ def _init(**options: Any) -> None:
     told_to_end = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    except SystemExit as told:  # while it starts, Ray has its own answer to SIGTERM
+    except (SystemExit, KeyboardInterrupt) as told:
+        # While Ray starts it has its own answers to SIGTERM: to end Python, or to sound an alarm
+        # that ends the process with a core dump when three seconds are over.
+        signal.alarm(0)
+        _cut_off.append(True)
         raise KeyboardInterrupt from told
     finally:
         if threading.current_thread() is threading.main_thread():
