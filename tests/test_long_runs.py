@@ -43,7 +43,8 @@ ROOT = Path(__file__).parents[1]
 ROUNDS = 1000
 FIRMS = 4  # hospitals
 GROWTH = 0.02  # after round 100
-LARGE_MB = 50.0  # what is smaller cannot be told from noise, and is counted in the whole only
+SOME = 3  # open files: of connections among Ray's own processes, which come and go
+LARGE_MB = 40.0  # what is smaller cannot be told from noise, and is counted in the whole only
 
 
 # ------------------------------------------------------------------------------------ many rounds
@@ -70,13 +71,20 @@ def watch(running: subprocess.Popen[str], run: Path) -> dict[int, Watched]:
         for process in family(running.pid):
             kept = processes.setdefault(process.pid, (process, Watched("")))
             try:
-                kept[1].name = process.name() if not kept[1].name else kept[1].name
+                kept[1].name = name_of(process)
                 mb = process.memory_info().rss / 2**20
                 kept[1].seen.append((turn, mb, process.num_fds()))
             except psutil.Error:
                 continue
         time.sleep(0.25)
     return {pid: watched for pid, (_, watched) in processes.items()}
+
+
+def name_of(process: psutil.Process) -> str:
+    """Ray's workers call themselves so; of others the program, and of Python its script."""
+    words = process.cmdline() or [process.name()]
+    scripts = [Path(word).stem for word in words if word.endswith(".py")]
+    return (scripts or [Path(words[0].strip()).name])[0]
 
 
 def family(pid: int) -> Iterator[psutil.Process]:
@@ -132,7 +140,7 @@ def test_a_thousand_rounds_take_no_more_memory_and_files_than_a_hundred(
             f"{engine}: {watched.name}: {early:.1f} MB at round 100, {late:.1f} at {ROUNDS} "
             f"({late / early - 1:+.1%}); {few:g} open files, {many:g}\n"
         )
-        assert many <= few, watched.name
+        assert many <= few + SOME, watched.name
         assert early < LARGE_MB or late <= early * (1 + GROWTH), watched.name
     sys.stdout.write(f"{engine}: all {before:.1f} MB, {after:.1f} ({after / before - 1:+.1%})\n")
     assert 0 < after <= before * (1 + GROWTH)

@@ -49,6 +49,8 @@ def start(num_cpus: int, num_gpus: int) -> None:
             num_gpus=num_gpus,
             include_dashboard=False,
             _temp_dir=folder,
+            # Nobody reads its history of calls, which would grow with every round.
+            _system_config={"task_events_report_interval_ms": 0},
         )
     finally:
         del os.environ[MARK]  # of Ray's processes only, not of others that are started later
