@@ -198,7 +198,7 @@ def write_table(folder: Path, rng: np.random.Generator) -> Path:
     return folder / "data.yaml"
 
 
-TEN_ROUNDS = (*SMALL_POOL, "strategy.rounds=10")
+TEN_ROUNDS = (*SMALL_POOL, "strategy.rounds=10", "strategy.local_epochs=1")
 
 
 def held(config: DictConfig, folder: Path, engine: Engine) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import numpy as np
@@ -15,6 +17,8 @@ from flwr.app import Context, Message
 from simulations.engines import grid
 from simulations.source import code_digest
 
+AWAY_S = 120.0  # Ray takes a while to see that a machine is lost: until then, ask again
+PAUSE_S = 0.5
 LARGE = 100_000  # bytes; larger contents go to the object store once, whatever the audience
 
 
@@ -69,6 +73,16 @@ class Worker:
 
 
 @final
+@dataclass(frozen=True)
+class _Call:
+    """One call of a worker: its messages, how it is made again, and until when."""
+
+    stack: list[Message]
+    send: Callable[[], Any]
+    until: float
+
+
+@final
 class RayGrid(grid.OwnGrid):
     """A Flower Grid over Ray actors.
 
@@ -84,7 +98,7 @@ class RayGrid(grid.OwnGrid):
         self._job = os.urandom(8).hex()
         self._opened = [ray.put((app, contexts))]
         self._home = {node: i % len(actors) for i, node in enumerate(sorted(contexts))}
-        self._open: dict[Any, list[Message]] = {}
+        self._open: dict[Any, _Call] = {}
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         stacks: dict[int, list[Message]] = {}
@@ -105,10 +119,11 @@ class RayGrid(grid.OwnGrid):
                     contents.append(stored[key])
             envelopes = [grid.envelope_to_bytes(m) for m in stack]
             places = [order[id(m.content)] for m in stack]
-            future = self._actors[home].answer.remote(
-                self._job, self._opened, envelopes, places, *contents
+            send = partial(
+                self._actors[home].answer.remote,
+                *(self._job, self._opened, envelopes, places, *contents),
             )
-            self._open[future] = stack
+            self._open[send()] = _Call(stack, send, time.monotonic() + AWAY_S)
         return ids
 
     def send_and_receive(
@@ -128,9 +143,16 @@ class RayGrid(grid.OwnGrid):
         return self.pull_messages(ids)
 
     def _receive(self, future: Any) -> None:
-        stack = self._open.pop(future)
+        call = self._open.pop(future)
+        stack = call.stack
         try:
             shipped = ray.get(future)
+        except ray.exceptions.ActorUnavailableError as fault:
+            if time.monotonic() < call.until:
+                time.sleep(PAUSE_S)
+                self._open[call.send()] = call
+                return
+            shipped = [(b"", f"its worker failed: {type(fault).__name__}")] * len(stack)
         except ray.exceptions.RayError as fault:
             shipped = [(b"", f"its worker failed: {type(fault).__name__}")] * len(stack)
         for message, (envelope, content) in zip(stack, shipped, strict=True):
