@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -116,20 +120,26 @@ def _hold_one(
         log.info("study %s in %s (%s)", study.name, folder.path, plan[0])
         started = time.process_time()
         sessions = len(list(study.cases()))
-        try:
+        with _to_go_on_with(folder.path):
             with terminal.watching(folder, sessions, len(study.names), shown):
                 engine.hold(Job(text, folder.path, study.names))
-        except KeyboardInterrupt:
-            log.warning("stopped; go on with: fedpact resume=%s", folder.path)
-            raise
-        verdict = conclude(study, folder)
-        spent = time.process_time() - started
-        folder.write_json(
-            "provenance.json", {**origin, "finished": now(), "cpu_seconds": round(spent, 2)}
-        )
-        write_report(study, folder, verdict)
+            verdict = conclude(study, folder)
+            spent = time.process_time() - started
+            folder.write_json(
+                "provenance.json", {**origin, "finished": now(), "cpu_seconds": round(spent, 2)}
+            )
+            write_report(study, folder, verdict)
         log.info("done: %s", folder.path / "report.html")
     return verdict, spent
+
+
+@contextmanager
+def _to_go_on_with(folder: Path) -> Iterator[None]:
+    """Whoever interrupts it is told how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"stopped; go on with: fedpact resume={folder}") from stop
 
 
 def _sweep(config: DictConfig, overrides: list[str]) -> int:
@@ -206,8 +216,9 @@ def _compare(config: DictConfig, folder_path: Path, overrides: list[str]) -> Non
     with folder.lock():
         source = {"study": config["study"]["name"], **origin(overrides)}
         folder.start(config, bool(config["resume"]), source)
-        table = compare(plan, folder, watched, hold_one)
-        write_comparison(plan, folder)
+        with _to_go_on_with(folder.path):
+            table = compare(plan, folder, watched, hold_one)
+            write_comparison(plan, folder)
     if config["format"] == "json":
         terminal.print_json(folder, "compare.json")
     else:
@@ -236,7 +247,8 @@ def _campaign(config: DictConfig, folder_path: Path, overrides: list[str]) -> No
         for line in plan:
             log.info("%s", line)
         started = time.process_time()
-        lines = campaign.run(folder)
+        with _to_go_on_with(folder.path):
+            lines = campaign.run(folder)
         spent = round(time.process_time() - started, 2)
         whole = spent + source.get("cpu_seconds", 0.0)  # of all the times it was gone on with
         folder.write_json("provenance.json", {**source, "finished": now(), "cpu_seconds": whole})
@@ -317,6 +329,7 @@ def main() -> None:
     from hydra.core.global_hydra import GlobalHydra
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's Ctrl-C
+    atexit.register(gc.freeze)  # or else the interpreter's end takes seconds to look for garbage
     try:
         sys.argv[1:] = spelled_out(sys.argv[1:])
         _application()
@@ -328,8 +341,13 @@ def main() -> None:
         GlobalHydra.instance().clear()
         sys.exit(_complain(explain(fault)))
     except KeyboardInterrupt as stop:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must leave no process behind
         told = str(stop) or "stopped; what was finished is in the run's folder"
         sys.stderr.write(f"fedpact: {told}\n")
+        _close_engines()
+        one_ray = sys.modules.get("simulations.engines.one_ray")
+        if one_ray is not None and one_ray.cut_off():
+            os._exit(130)
         sys.exit(130)
     finally:
         _close_engines()

@@ -34,13 +34,14 @@ def here(
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["fedpact", *words])
         monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-        handler, code = signal.getsignal(signal.SIGTERM), 0
+        handlers, code = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}, 0
         try:
             main()
         except SystemExit as end:
             code = int(end.code or 0)
         finally:
-            signal.signal(signal.SIGTERM, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         return Told(code, *capfd.readouterr())
 
     return run

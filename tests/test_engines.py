@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -268,66 +266,6 @@ def test_models_large_enough_for_the_object_store_arrive_whole(
     assert sessions(here) == sessions(there)
 
 
-@pytest.mark.long
-@pytest.mark.ray
-@pytest.mark.timeout(240)
-def test_a_run_joins_a_cluster_that_is_already_there_and_leaves_it_running(
-    inline: dict[str, Path], tmp_path: Path
-) -> None:
-    RayActors().close()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ray_command = str(Path(sys.executable).parent / "ray")
-    # Ray's sockets lie below its folder, and their paths may not be long.
-    folder = Path(tempfile.mkdtemp(prefix="fp-"))
-    cluster = subprocess.Popen(
-        [
-            ray_command,
-            "start",
-            "--head",
-            "--block",
-            f"--port={port}",
-            "--num-cpus=2",
-            "--include-dashboard=false",
-            "--node-ip-address=127.0.0.1",
-            f"--temp-dir={folder}",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        env=os.environ
-        | {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(Path(__file__).parents[1])},
-    )
-    try:
-        deadline = time.monotonic() + 90
-        while True:
-            try:
-                found = hold(
-                    tmp_path / f"ray{time.monotonic_ns()}",
-                    *SMALL_LOANS,
-                    "engine=ray",
-                    f"engine.address='127.0.0.1:{port}'",
-                )
-                break
-            except FedpactError:
-                assert cluster.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(1)
-        assert sessions(found) == sessions(inline["loans"])
-        RayActors().close()
-        assert cluster.poll() is None
-        words = ("engine=ray", f"engine.address='127.0.0.1:{port}'", "engine.num_gpus=0.5")
-        with pytest.raises(FedpactError, match="has 2 CPUs and 0 GPUs; legal are 0 such actors"):
-            hold(tmp_path / "none", *SMALL_LOANS, *words)
-        assert cluster.poll() is None
-    finally:
-        RayActors().close()
-        cluster.terminate()
-        cluster.wait(timeout=60)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def test_the_messages_of_inline_are_those_that_flowers_apps_would_send(
     inline: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -483,6 +421,8 @@ def test_flowers_own_simulation_agrees_and_leaves_nothing_running(
 
 @pytest.mark.ray
 def test_ray_is_gone_when_the_command_is_told_to_end(tmp_path: Path) -> None:
+    # Ray's sockets lie below its folder, and their paths may not be long.
+    room = Path(tempfile.mkdtemp(prefix="fp-"))
     running = subprocess.Popen(
         [
             sys.executable,
@@ -492,7 +432,7 @@ def test_ray_is_gone_when_the_command_is_told_to_end(tmp_path: Path) -> None:
             "engine.num_cpus=0.5",
             f"run_dir={tmp_path / 'run'}",
         ],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "RAY_TMPDIR": str(room)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -517,6 +457,7 @@ def test_ray_is_gone_when_the_command_is_told_to_end(tmp_path: Path) -> None:
         if int(session[3]) == running.pid and session[0] != "Z":
             left.append(words)
     assert not left
+    room.rmdir()  # which an empty folder only suffers
 
 
 @pytest.mark.parametrize(

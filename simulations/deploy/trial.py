@@ -19,7 +19,8 @@ from typing import final
 from parties.exchange import FedpactError
 from simulations.deploy.layout import Deployment
 from simulations.engines import EngineError
-from simulations.engines.flower_run import MARK, stop_marked
+from simulations.engines.flower_run import MARK
+from simulations.engines.marked import stop_marked
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 60.0

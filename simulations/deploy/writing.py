@@ -28,10 +28,10 @@ from simulations.deploy.bundle import write_bundle
 from simulations.deploy.certificates import Authority
 from simulations.deploy.key import make_firm_keys
 from simulations.deploy.layout import Deployment, FirmFolder, OperatorFolder, check_firm_name
+from simulations.source import copy_code
 from simulations.study import Study, study_of
 from simulations.words import spelled_out
 
-PACKAGES = ("conf", "parties", "server", "simulations")
 PAPERS = ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "NOTICE")
 _OWN_CASES = f"{OwnCases.__module__}.{OwnCases.__qualname__}"
 ONE_STUDY = ("sweep", "campaign", "compare", "resume", "run_dir", "dry_run")
@@ -247,9 +247,7 @@ def _copy_source(target: Path) -> None:
             f"{root} holds no {', '.join(absent)}, so this Fedpact cannot give its own source to "
             "the firms. Run the command from a checkout: pip install -e ."
         )
-    target.mkdir()
-    for name in PACKAGES:
-        shutil.copytree(root / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_code(target)
     for name in PAPERS:
         shutil.copy(root / name, target / name)
 

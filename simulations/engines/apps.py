@@ -84,9 +84,9 @@ def firm(name: str, text: str, digest: str, folder: str) -> Firm:
 def firm_of(context: Context) -> Firm:
     """The firm of this node: named by its node config, or by its place among the firms."""
     text, digest = str(context.run_config[CONFIG]), str(context.run_config[DIGEST])
-    names = sorted(_parsed(text, digest)["parties"])
     name = context.node_config.get(PARTY)
     if name is None:
+        names = sorted(_parsed(text, digest)["parties"])
         name = names[int(context.node_config["partition-id"])]
     return firm(str(name), text, digest, str(context.run_config[FOLDER]))
 

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -18,12 +17,13 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from simulations.engines import EngineError
+from simulations.engines.marked import stop_marked
 
 Scalar = str | int | float | bool
 
@@ -294,31 +294,6 @@ def _status(home: Path, env: Mapping[str, str], deadline: float) -> str:
     answer = _flwr(["ls", "--format", "json"], home=home, env=env, deadline=deadline, answer=True)
     runs: list[dict[str, Any]] = json.loads(answer)["runs"]
     return str(runs[0]["status"]) if runs else "unknown: its SuperLink died"
-
-
-def stop_marked(mark: bytes) -> None:
-    """Kill every process that carries the mark, and their descendants, until there are none."""
-    while family := _family(mark):
-        for process in family:
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        time.sleep(0.02)
-
-
-def _family(mark: bytes) -> set[int]:
-    """Find the processes whose environment holds the mark, and their descendants, in case one
-    rewrote its own."""
-    family: set[int] = set()
-    parents: dict[int, int] = {}
-    for place in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # ended meanwhile, or another user's
-            process = int(place.name)
-            parents[process] = int((place / "stat").read_text().rpartition(")")[2].split()[1])
-            if mark in (place / "environ").read_bytes().split(b"\0"):
-                family.add(process)
-    while grown := {child for child, parent in parents.items() if parent in family} - family:
-        family |= grown
-    return family
 
 
 def _told(what: str, home: Path) -> str:

@@ -6,10 +6,7 @@ import json
 import logging
 import math
 import os
-import signal
 import socket
-import threading
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +15,15 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from parties.exchange import FedpactError
-from simulations.engines import Engine, EngineError, Job
+from simulations.engines import Engine, EngineError, Job, one_ray
 from simulations.engines.placement import UNIT, gpus_for, room_for
+from simulations.source import code_digest
 
 log = logging.getLogger("fedpact")
 
 CONNECT_S = 10.0
 LEAST = 1 / UNIT  # of a CPU or GPU
+START_S = 300.0  # until a cluster's workers have imported what they need
 
 
 @final
@@ -95,7 +94,7 @@ class RayActors(Engine):
         try:
             self._check_room(workers, [(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes])
         except FedpactError:
-            ray.shutdown()
+            one_ray.stop()
             raise
 
     def _check_room(self, workers: int, nodes: Sequence[tuple[float, float]]) -> None:
@@ -130,54 +129,41 @@ class RayActors(Engine):
 
     def close(self) -> None:
         """Stop the actors; stop Ray too, unless it is somebody else's cluster."""
-        if not self._pools:
-            return
-        import ray
-
-        for actors in self._pools.values():
-            for actor in actors:
-                ray.kill(actor)
         self._pools.clear()
-        ray.shutdown()
+        if one_ray.up():
+            one_ray.stop()
 
     def start(self, workers: int) -> list[Any]:
         """Ray handles of this many workers; kept warm for the next job until `close`."""
         key = (workers, self.num_cpus, self.num_gpus, self.address)
         if key not in self._pools:
-            if self._pools:
-                self.close()
+            self.close()
             self.start_ray(workers)
             self.check_cluster(workers)
             from simulations.engines.ray_crew import start_workers
 
-            self._pools[key] = start_workers(workers, self.num_cpus, self.num_gpus)
+            actors = start_workers(workers, self.num_cpus, self.num_gpus)
+            if self.address:
+                check_code([actor.code.remote() for actor in actors])
+            self._pools[key] = actors
         return self._pools[key]
 
     def start_ray(self, workers: int) -> None:
         """Start Ray with room for so many workers, or join the cluster."""
-        ray = import_ray()
+        import_ray()
         check_reachable(self.address)
-        if self.address is None:
-            # Inherited by the workers: the same code as here, one thread each.
-            os.environ.setdefault("OMP_NUM_THREADS", "1")
-        local: dict[str, Any] = {
-            "num_cpus": max(1, int(np.ceil(workers * self.num_cpus))),
-            "num_gpus": gpus_for(workers, self.num_gpus),
-            "include_dashboard": False,
-        }
-        options = {"address": self.address} if self.address else {"address": "local", **local}
         for attempt in (1, 2):
             try:
-                told_to_end = signal.getsignal(signal.SIGTERM)
-                with warnings.catch_warnings():
-                    # Of RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO, which is set as it must be.
-                    warnings.filterwarnings("ignore", "Tip: In future", FutureWarning)
-                    ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-                if threading.current_thread() is threading.main_thread():
-                    signal.signal(signal.SIGTERM, told_to_end)  # Ray puts its own in its place
+                if self.address:
+                    one_ray.join(self.address)
+                else:
+                    one_ray.start(
+                        num_cpus=max(1, int(np.ceil(workers * self.num_cpus))),
+                        num_gpus=gpus_for(workers, self.num_gpus),
+                    )
                 return
             except (OSError, RuntimeError, ValueError, TimeoutError) as fault:
-                ray.shutdown()
+                one_ray.stop()
                 if attempt == 2 or self.address:
                     raise EngineError(
                         f"Ray could not be {'joined' if self.address else 'started'}: {fault}. "
@@ -185,6 +171,49 @@ class RayActors(Engine):
                         "engine=inline needs no Ray."
                     ) from fault
                 log.warning("Ray did not start (%s); trying once more", fault)
+
+
+def check_code(told: list[Any]) -> None:
+    """Wait until a cluster's workers are there, with the code of this process.
+
+    Args:
+        told: Ray's references to the `code_digest` of each.
+
+    Raises:
+        EngineError: they could not start, or run another's.
+    """
+    ray = import_ray()
+    done, waiting = ray.wait(told, num_returns=len(told), timeout=START_S)
+    if waiting:
+        raise EngineError(
+            f"{len(waiting)} of {len(told)} workers did not start on the cluster within "
+            f"{START_S:g} s; legal are as many as it has room for. Ask `ray status` what is free, "
+            "and lower engine.workers or engine.num_cpus."
+        )
+    try:
+        for digest in ray.get(done):
+            check_same(digest)
+    except ray.exceptions.RayError as fault:
+        told_last = str(fault).strip().splitlines()[-1]
+        raise EngineError(
+            f"A worker could not start on the cluster: {told_last}. Its machines need Python, Ray "
+            "and the other dependencies in the versions that are here: install them there with "
+            "pip install -c constraints.txt '.[ray]'."
+        ) from fault
+
+
+def check_same(digest: str) -> None:
+    """Whether a worker's `code_digest` is that of this process.
+
+    Raises:
+        EngineError: it is another's.
+    """
+    if digest != code_digest():
+        raise EngineError(
+            f"A worker of the cluster runs code with the sha256 {digest[:200]}; legal is what "
+            f"this process runs, {code_digest()}. If files were changed meanwhile, start again; "
+            "else take other copies of Fedpact off the PYTHONPATH of the cluster."
+        )
 
 
 def check_reachable(address: str | None) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import ray
@@ -14,6 +16,10 @@ from parties.exchange import Declaration, Request
 from parties.memory import Memory
 from simulations.engines.direct import OneFirm, Reply, keep_from_writing, reply_of
 from simulations.engines.placement import largest_first
+from simulations.source import code_digest
+
+AWAY_S = 120.0  # Ray takes a while to see that a machine is lost: until then, ask again
+PAUSE_S = 0.5
 
 
 def start_workers(count: int, num_cpus: float, num_gpus: float) -> list[Any]:
@@ -32,6 +38,10 @@ class Worker:
     def __init__(self) -> None:
         self._job = ""
         self._firms: dict[str, OneFirm] = {}
+
+    def code(self) -> str:
+        """The sha256 of the code that it runs."""
+        return code_digest()
 
     def answer(
         self,
@@ -68,6 +78,19 @@ class Worker:
 
 
 @final
+@dataclass(frozen=True)
+class _Call:
+    """One call of a worker: of which firms, how it is made again, and until when."""
+
+    names: Sequence[str]
+    send: Callable[[], Any]
+    until: float
+
+    def lost(self, why: str) -> dict[str, Reply]:
+        return dict.fromkeys(self.names, Reply(None, lost=f"its worker failed: {why}"))
+
+
+@final
 class RayCrew:
     """Firms dealt out among Ray's actors (`simulations.engines.direct.Crew`).
 
@@ -99,14 +122,15 @@ class RayCrew:
         for name in sorted(requests):
             stacks.setdefault(self._home[name], []).append(name)
         stored: dict[int, Any] = {}  # a question that many are asked is stored once
-        asked = {}
+        asked: dict[Any, _Call] = {}
         for home, names in stacks.items():
             different = list({id(requests[name]): requests[name] for name in names}.values())
             order = {id(request): place for place, request in enumerate(different)}
             for request in different:
                 if id(request) not in stored:
                     stored[id(request)] = ray.put(request)
-            future = self._actors[home].answer.remote(
+            send = partial(
+                self._actors[home].answer.remote,
                 self._job,
                 self._opened,
                 names,
@@ -114,7 +138,7 @@ class RayCrew:
                 facts,
                 *(stored[id(request)] for request in different),
             )
-            asked[future] = names
+            asked[send()] = _Call(names, send, time.monotonic() + AWAY_S)
         late = Reply(None, lost=f"no answer within {wait_s:g} s")
         found = dict.fromkeys(requests, late)
         while asked:
@@ -123,7 +147,13 @@ class RayCrew:
             )
             if not done:
                 break
-            found.update(_replies(done[0], asked.pop(done[0])))
+            call = asked.pop(done[0])
+            replies = _replies(done[0], call)
+            if replies is None:
+                time.sleep(PAUSE_S)
+                asked[call.send()] = call
+            else:
+                found.update(replies)
         if not self._asked:
             self._asked = True
             self._deal_out(found)
@@ -141,11 +171,16 @@ class RayCrew:
             self._home = largest_first(sizes, len(self._actors))
 
 
-def _replies(future: Any, names: Sequence[str]) -> dict[str, Reply]:
+def _replies(future: Any, call: _Call) -> dict[str, Reply] | None:
+    """What came of a call; None where it is to be made again."""
     try:
         replies: list[Reply] = ray.get(future)
+    except ray.exceptions.ActorUnavailableError as fault:
+        if time.monotonic() < call.until:
+            return None
+        return call.lost(type(fault).__name__)
     except ray.exceptions.RayTaskError as fault:
-        replies = [Reply(None, lost=f"its worker failed: {fault.cause!r}")] * len(names)
+        return call.lost(repr(fault.cause))
     except ray.exceptions.RayError as fault:
-        replies = [Reply(None, lost=f"its worker failed: {type(fault).__name__}")] * len(names)
-    return dict(zip(names, replies, strict=True))
+        return call.lost(type(fault).__name__)
+    return dict(zip(call.names, replies, strict=True))

@@ -12,7 +12,8 @@ from typing import Any, final
 
 from parties.exchange import FedpactError
 from simulations.engines import EngineError
-from simulations.engines.ray_actors import RayActors, check_reachable, import_ray
+from simulations.engines.ray_actors import RayActors, check_reachable, check_same, import_ray
+from simulations.source import code_digest
 from simulations.sweeps.configs import Job
 from simulations.sweeps.launch import Pool
 from simulations.sweeps.limits import OUT_OF_TIME, JobLimits
@@ -36,9 +37,9 @@ class JobWorker:
 
         self._hold_jobs = hold_jobs
 
-    def ready(self) -> None:
-        """Answers when everything is imported."""
-        return
+    def code(self) -> str:
+        """The sha256 of the code that it runs; answers when everything is imported."""
+        return code_digest()
 
     def hold(self, texts: list[str], limits: JobLimits) -> list[dict[str, Any]]:
         """Rows of jobs, in order."""
@@ -109,6 +110,8 @@ class RayJobs(Pool):
                 idle.append(task.worker)
                 if task.jobs:
                     yield list(zip(task.jobs, rows, strict=True))
+                elif self._ray.address:
+                    check_same(rows)
             for future, task in list(self._open.items()):
                 if time.monotonic() > task.until:
                     del self._open[future]
@@ -119,14 +122,9 @@ class RayJobs(Pool):
 
     def close(self) -> None:
         """Stop the actors at once; stop Ray too, unless it is somebody else's cluster."""
-        if not self._actors:
-            return
-        ray = import_ray()
-        for actor in self._actors:
-            ray.kill(actor)
         self._actors.clear()
         self._open.clear()
-        ray.shutdown()
+        self._ray.close()
 
     def _start(self) -> None:
         if self._actors:
@@ -145,7 +143,7 @@ class RayJobs(Pool):
 
     def _warm(self, worker: int) -> None:
         """Wait until a worker is there before it gets jobs: its start is not their time."""
-        future = self._actors[worker].ready.remote()
+        future = self._actors[worker].code.remote()
         self._open[future] = _Task(worker, (), float("inf"))
 
     def _give(self, worker: int, jobs: Sequence[Job]) -> None:
@@ -163,7 +161,7 @@ class RayJobs(Pool):
             if self._starts[task.worker] > MOST_STARTS:
                 raise EngineError(
                     f"A worker could not be started {MOST_STARTS} times in a row: {message}. On a "
-                    "cluster, install fedpact on every machine; else make room, or lower "
+                    "cluster, install the dependencies on every machine; else make room, or lower "
                     "launch.workers. What is finished is kept: run the same command again."
                 )
         elif len(task.jobs) > 1:

@@ -1,0 +1,117 @@
+"""The one Ray of this process: started here, and gone without a trace; or a cluster it joins."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+from uuid import uuid4
+
+from simulations.engines.marked import kill, marked, stop_marked
+from simulations.source import copy_code
+
+MARK = "FEDPACT_RAY"  # in the environment of every process of a Ray that was started here
+
+
+@final
+@dataclass(frozen=True)
+class _Own:
+    """A Ray that this process started: the mark of its processes, the folder of its files."""
+
+    mark: bytes
+    folder: Path
+
+
+_up: list[_Own | None] = []  # one at most; None: a cluster that this process joined
+_cut_off: list[bool] = []
+
+
+def start(num_cpus: int, num_gpus: int) -> None:
+    """Start Ray on this machine."""
+    # Inherited by the workers: the same code as here, one thread each.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    value = uuid4().hex
+    # Ray's sockets lie in its folder, and their paths may not be long.
+    folder = tempfile.mkdtemp(prefix="fp-", dir=os.environ.get("RAY_TMPDIR"))
+    _up.append(_Own(f"{MARK}={value}".encode(), Path(folder)))
+    os.environ[MARK] = value
+    try:
+        _init(
+            address="local",
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            include_dashboard=False,
+            _temp_dir=folder,
+            # Nobody reads its history of calls, which would grow with every round.
+            _system_config={"task_events_report_interval_ms": 0},
+        )
+    finally:
+        del os.environ[MARK]  # of Ray's processes only, not of others that are started later
+
+
+def join(address: str) -> None:
+    """Join a cluster; the code of this process travels to its machines."""
+    _up.append(None)
+    with tempfile.TemporaryDirectory(prefix="fp-") as folder:
+        copy_code(Path(folder))
+        threads = {"OMP_NUM_THREADS": "1"}
+        # A folder to work in comes before all else that a machine could import.
+        _init(address=address, runtime_env={"working_dir": folder, "env_vars": threads})
+
+
+def up() -> bool:
+    """Whether there is a Ray to stop, be it half started."""
+    return bool(_up)
+
+
+def cut_off() -> bool:
+    """Whether Ray was interrupted while it started: what it began crashes when Python ends."""
+    return bool(_cut_off)
+
+
+def stop() -> None:
+    """Leave a cluster; of a Ray that was started here, end every process and remove the files."""
+    import ray
+
+    own = _up[-1] if _up else None
+    # Ray ends its processes in turn. Those that wrote their own environment are found now, while
+    # it is known whose children they are.
+    family = marked(own.mark) if own else set()
+    try:
+        ray.shutdown()
+    finally:
+        while _up:
+            with suppress(KeyboardInterrupt):  # of an impatient user
+                if own:
+                    kill(family)
+                    stop_marked(own.mark)
+                    shutil.rmtree(own.folder, ignore_errors=True)
+                _up.clear()
+
+
+def _init(**options: Any) -> None:
+    import ray
+
+    told_to_end = signal.getsignal(signal.SIGTERM)
+    try:
+        with warnings.catch_warnings():
+            # Of RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO, which is set as it must be.
+            warnings.filterwarnings("ignore", "Tip: In future", FutureWarning)
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (SystemExit, KeyboardInterrupt) as told:
+        # While Ray starts it has its own answers to SIGTERM: to end Python, or to sound an alarm
+        # that ends the process with a core dump when three seconds are over.
+        signal.alarm(0)
+        _cut_off.append(True)
+        raise KeyboardInterrupt from told
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, told_to_end)  # Ray puts its own in its place
