@@ -109,7 +109,7 @@ class Kept:
         """
         file = self._answers.get((tag, question))
         content = None if file is None else read_marked(file)
-        return None if content is None else content.partition(b"\n")[2]
+        return None if content is None else content.partition(b"\n")[2] or None
 
     def keep(
         self, tag: str, question: str, answer: bytes, notes: dict[str, str], run: str | None
@@ -117,6 +117,7 @@ class Kept:
         """Put an answer on disk, with the notes; old ones make room.
 
         Args:
+            answer: b"": none that is to be given again.
             run: one that has enrolled by it.
         """
         if run is not None:
