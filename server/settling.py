@@ -123,7 +123,8 @@ class AtHome(Settling):
             if not np.array_equal(ids, told[first]):
                 raise FedpactError(
                     f"{first} and {name} answered for different {part} clients. Firms must hold "
-                    "the same clients: compare their lists of ids, and how they are divided."
+                    "the same clients: compare how they are divided (`parts`), and the lists of "
+                    "ids."
                 )
         return told[first]
 
