@@ -214,6 +214,16 @@ def test_keys_work_and_a_firm_makes_its_own(
     assert main(words) == 2
     assert "a key is never replaced" in capsys.readouterr().err.lower()
     assert before == own.node_key.read_bytes()
+    own.audit.write_text("")
+    assert main(words) == 2
+    assert "audit.jsonl audit.head old/" in capsys.readouterr().err
+    for key in tmp_path.glob("*.[kp][eu]*"):
+        key.unlink()
+    assert main(words) == 2  # the log of the old key has to go with it
+    assert "keep the old sign.pub with them" in capsys.readouterr().err
+    assert not own.node_key.exists()
+    own.audit.unlink()
+    assert main(words) == 0
 
 
 def test_in_containers_a_desk_has_no_network_and_a_node_no_data(written: Deployment) -> None:

@@ -330,6 +330,15 @@ def test_a_refusal_is_found_anew_and_what_was_noted_before_it_stays(tmp_path: Pa
     assert write_frame(pack(again)) == write_frame(pack(trained))
 
 
+def test_what_another_key_signed_is_not_given_again_and_notes_stay(tmp_path: Path) -> None:
+    old = Kept(tmp_path, "old")
+    old.keep("", "question", b"answer", {"secret": "same"}, "run")
+    assert Kept(tmp_path, "old").found("", "question") == b"answer"
+    new = Kept(tmp_path, "new")
+    assert new.found("", "question") is None
+    assert (new.notes, new.runs) == ({"secret": "same"}, ("run",))
+
+
 # ----------------------------------------------------------------------------- hostile operators
 
 
