@@ -160,8 +160,8 @@ def _opened(address: tuple[str, int], family: socket.AddressFamily) -> socket.so
     except OSError as fault:
         raise FedpactError(
             f"Port {address[1]} cannot be opened ({fault.strerror}); a SuperLink needs its port "
-            "and the next one. Stop what has it (./stop.sh), or write the deployment with another "
-            "port=..., which firms then have to reach."
+            "and the next one. Stop what has it (./stop.sh), or write a deployment (or trial) with "
+            "another port=... and another out=...; firms then have to reach that port."
         ) from fault
 
 
