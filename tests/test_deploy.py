@@ -404,6 +404,12 @@ def test_real_nodes_with_tls_and_keys_answer_and_scripts_say_how_a_run_ended() -
         early = held.run(60, *ONCE, "--wait", "1")
         assert (early.returncode, "takes no run" in early.stderr) == (2, True), early.stderr
         superlink = held.trial.start_superlink()
+        register, nodes_at = held.folder.operator.path / "register.sh", held.folder.operator.nodes
+        (nodes_at / f"{FIRMS[1]}.pub").rename(nodes_at / "away")
+        one = held.trial.call(register)
+        assert (one.returncode, f"{FIRMS[0]}: registered as" in one.stdout) == (1, True)
+        assert f"there is no nodes/{FIRMS[1]}.pub" in one.stderr
+        (nodes_at / "away").rename(nodes_at / f"{FIRMS[1]}.pub")
         held.trial.register()
         held.trial.register()  # twice does no harm
         numbers = {(held.folder.operator.nodes / f"{firm}.id").read_text() for firm in FIRMS}
@@ -421,6 +427,10 @@ def test_real_nodes_with_tls_and_keys_answer_and_scripts_say_how_a_run_ended() -
         for firm, node in zip(FIRMS, nodes, strict=True):
             held.trial.call(held.folder.firm(firm).path / "stop.sh")
             assert node.wait(1) == 0
+        assert held.trial.call(register, "remove", FIRMS[1]).returncode == 0
+        (nodes_at / f"{FIRMS[1]}.pub.removed").rename(nodes_at / f"{FIRMS[1]}.pub")
+        same = held.trial.call(register)
+        assert (same.returncode, "this key was removed before" in same.stderr) == (1, True)
         held.trial.call(held.folder.operator.path / "stop.sh")
         assert superlink.wait(1) == -signal.SIGTERM
         until = time.monotonic() + 10

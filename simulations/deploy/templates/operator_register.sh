@@ -34,8 +34,11 @@ for key in nodes/*.pub; do
         fi
         echo "$number" > "nodes/$firm.id"
         echo "$firm: registered as $number"
-    elif printf '%s' "$said" | grep -q "already in use"; then
+    elif printf '%s' "$said" | grep -q "already in use" && [ -f "nodes/$firm.id" ]; then
         echo "$firm: known already"
+    elif printf '%s' "$said" | grep -q "already in use"; then
+        echo "$firm: not registered: this key was removed before, or is another firm's; it has to make new ones" >&2
+        failed=1
     else
         echo "$firm: not registered: $said" >&2
         failed=1
