@@ -41,7 +41,7 @@ from server.rounds import barred, hold_rounds, no_deal
 from server.scores import auc, stacked
 from server.serving import same_clients, serve
 from server.settling import Settling
-from server.transport import Answers, Ask
+from server.transport import GO_ON, Answers, Ask
 
 Kind = TypeVar("Kind")
 NO_EDGES: Mapping[str, Array] = {}
@@ -308,6 +308,6 @@ def _of(answers: Answers, name: str, kind: type[Kind]) -> Kind:
     if not isinstance(answer, kind):
         raise FedpactError(
             f"{name} gave no {kind.__name__} ({answers.refused.get(name, 'no answer')}), and a "
-            "contest needs both firms. Mend that firm and go on with resume=DIR."
+            f"contest needs both firms. {GO_ON}"
         )
     return answer

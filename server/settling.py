@@ -26,7 +26,7 @@ from parties.exchange import (
 from server.market import CommonClients, Contest, Market
 from server.outcome import Case, Nature, Summary
 from server.scores import auc
-from server.transport import Ask
+from server.transport import GO_ON, Ask
 
 log = logging.getLogger("fedpact")
 
@@ -123,7 +123,8 @@ class AtHome(Settling):
             if not np.array_equal(ids, told[first]):
                 raise FedpactError(
                     f"{first} and {name} answered for different {part} clients. Firms must hold "
-                    "the same clients: compare their lists of ids, and how they are divided."
+                    "the same clients: compare how they are divided (`parts`), and the lists of "
+                    "ids."
                 )
         return told[first]
 
@@ -176,7 +177,7 @@ class AtHome(Settling):
             why = {**answers.refused, **answers.faulty, **answers.silent}
             raise FedpactError(
                 f"{missing[0]} did not settle ({why.get(missing[0], 'no answer')}), and a contest "
-                "needs both firms. Mend that firm and go on with resume=DIR."
+                f"needs both firms. {GO_ON}"
             )
         _compare(asked, told)
         scores: dict[str, float] = {}

@@ -37,6 +37,7 @@ from server.patience import Patience
 log = logging.getLogger("fedpact")
 
 OPERATOR = "operator"
+GO_ON = "Mend that firm and go on (./run.sh; in a simulation resume=DIR): what is finished is kept."
 NODE = "node_"  # and its number: a node that has not said its name
 
 
@@ -141,7 +142,7 @@ def enough(answers: Answers, least: int) -> Answers:
     if len(answers.usable) + len(answers.refused) < least:
         raise TooFewFirmsError(
             f"{len(answers.usable)} usable answers, the round needs {least}: "
-            f"{answers.first_fault}. Mend that firm and go on with resume=DIR."
+            f"{answers.first_fault}. {GO_ON}"
         )
     return answers
 

@@ -38,7 +38,7 @@ def outcomes_of(study: Study, folder: RunFolder) -> tuple[list[Outcome], dict[st
         if filed is None:
             raise FedpactError(
                 f"{folder.path} lacks the session {case.name}. "
-                f"Go on with: fedpact resume={folder.path}"
+                f"Go on with ./run.sh, or in a simulation fedpact resume={folder.path}"
             )
         outcomes.append(filed[0])
         hashes.update(filed[1])

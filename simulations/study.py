@@ -479,9 +479,10 @@ class Study:
                     "Give its data set some, or use another market."
                 )
             if part != "held_out" and size != sizes[first]:
+                own = "" if self.at_hand else "`parts` of their data.yaml (check.sh), and "
                 raise FedpactError(
                     f"{first} declares {sizes[first]} {part} clients and {name} {size}; they must "
-                    "be the same ones. Compare the lists of ids."
+                    f"be the same ones. Compare {own}the lists of ids."
                 )
         if self.strategy.combines:
             self._check_shapes(declared)

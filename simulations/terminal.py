@@ -171,8 +171,10 @@ def plan_lines(study: Study, engine: Engine, firms: Mapping[str, Firm]) -> list[
     return [*lines, *engine.plan(len(firms))]
 
 
-def print_verdict(verdict: Mapping[str, Any], folder: RunFolder, seconds: float) -> None:
-    """The verdict table, where the report is, and the next command."""
+def print_verdict(
+    verdict: Mapping[str, Any], folder: RunFolder, seconds: float, deployed: bool = False
+) -> None:
+    """The verdict table, where the report is, and (of a simulation) the next command."""
     console = _console()
     console.print(_verdict_table(verdict, wide=console.width >= 96))
     console.print(_contract_table(verdict))
@@ -189,7 +191,8 @@ def print_verdict(verdict: Mapping[str, Any], folder: RunFolder, seconds: float)
     change = "market.C1=5" if game else "experiment=heart training.weight_decay=0.01"
     if game:
         console.print(f"Why      python -m simulations.game explain {folder.path}", soft_wrap=True)
-    console.print(f"Next     fedpact {change}      (every key: fedpact --cfg job)")
+    if not deployed:
+        console.print(f"Next     fedpact {change}      (every key: fedpact --cfg job)")
 
 
 def _console() -> Console:

@@ -222,6 +222,16 @@ def test_a_head_by_another_key_and_a_missing_one_are_noticed(log: Path, tmp_path
         verify(log)
 
 
+def test_a_desk_whose_firm_has_made_new_keys_says_that_this_may_be_why(
+    log: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "new").mkdir()
+    make_keys(tmp_path / "new", "sign")
+    with pytest.raises(AlteredError, match=r"made new keys since, or .* altered.*old sign\.pub"):
+        Audit(log, tmp_path / "new" / "sign.key")
+    assert verify(log, log.parent / "sign.pub").lines == LINES
+
+
 # ------------------------------------------------------------------------------------ crashes
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -72,6 +73,7 @@ def test_a_role_gets_its_own_files_and_no_key_of_another(written: Deployment) ->
             *("check.sh", "desk.sh", "supernode.sh", "stop.sh"),
         }
     beside = {"README.md", "compose.yaml", "Dockerfile", "study.json", "study.sha256"}
+    beside |= {"place.json"}
     assert beside == {path.name for path in written.path.iterdir() if path.is_file()}
 
 
@@ -120,6 +122,8 @@ def test_nothing_is_left_of_a_folder_that_could_not_be_written_whole(
     ("words", "told"),
     [
         ([], "usage"),
+        (["experiment=loans", "--help"], "usage"),
+        (["trial", "experiment=loans", "--help"], "usage"),
         (["experiment=loans"], "out is missing"),
         (["experiment=loans", "out=d", "host=a:9"], "without a port"),
         (["experiment=loans", "out=d", "host=a/b"], "legal is the name"),
@@ -148,6 +152,48 @@ def test_a_mistake_is_told_and_nothing_is_written(
     said = capsys.readouterr()
     assert (0, told) == (status, "usage") or (status, told in said.err) == (2, True), said.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trial_of_a_folder_that_is_there_keeps_to_its_place(
+    written: Deployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["trial", f"out={written.path}", "port=9300", "days=365", "host=other.org"]) == 2
+    assert (
+        f"host is other.org, port is 9300, and out={written.path} was written with "
+        "host=operator.example.org port=9192; legal is the same. Leave host and port out"
+    ) in capsys.readouterr().err
+    assert not written.operator.database.exists()
+
+
+def test_every_script_but_those_that_stop_names_a_python_without_fedpact(
+    written: Deployment, tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
+    python.chmod(0o755)
+    for part in (written.operator, written.firm(FIRMS[0])):
+        for script in part.path.glob("*.sh"):
+            done = call(script, PYTHON=str(python))
+            line = f"{script.name}: Fedpact is not installed in {python}; make .venv"
+            stops = script.name == "stop.sh"
+            assert (done.returncode, done.stderr.startswith(line)) == (
+                (0, False) if stops else (2, True)
+            )
+            assert done.stderr.count("\n") == (not stops)
+
+
+def test_a_node_whose_port_is_taken_says_so_and_how_to_name_another(
+    written: Deployment, tmp_path: Path
+) -> None:
+    shutil.copytree(written.firm(FIRMS[0]).path, tmp_path / "firm")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = call(tmp_path / "firm" / "supernode.sh", FEDPACT_NODE_PORT=port)
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"supernode.sh: port {port} of 127.0.0.1 cannot be opened; stop what has it, or set "
+        "FEDPACT_NODE_PORT to a free one\n",
+    )
 
 
 def test_the_command_writes_and_says_what_is_next(
@@ -214,6 +260,16 @@ def test_keys_work_and_a_firm_makes_its_own(
     assert main(words) == 2
     assert "a key is never replaced" in capsys.readouterr().err.lower()
     assert before == own.node_key.read_bytes()
+    own.audit.write_text("")
+    assert main(words) == 2
+    assert "audit.jsonl audit.head old/" in capsys.readouterr().err
+    for key in tmp_path.glob("*.[kp][eu]*"):
+        key.unlink()
+    assert main(words) == 2  # the log of the old key has to go with it
+    assert "keep the old sign.pub with them" in capsys.readouterr().err
+    assert not own.node_key.exists()
+    own.audit.unlink()
+    assert main(words) == 0
 
 
 def test_in_containers_a_desk_has_no_network_and_a_node_no_data(written: Deployment) -> None:
@@ -305,9 +361,13 @@ def test_a_deployment_of_firms_with_own_data_is_written_where_no_data_are(
 
 
 def call_check(firm: FirmFolder, *words: str) -> subprocess.CompletedProcess[str]:
+    return call(firm.path / "check.sh", *words)
+
+
+def call(script: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [firm.path / "check.sh", *words],
-        env=os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)},
+        [script, *words],
+        env=os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)} | more,
         capture_output=True,
         text=True,
         timeout=60,
@@ -344,6 +404,12 @@ def test_real_nodes_with_tls_and_keys_answer_and_scripts_say_how_a_run_ended() -
         early = held.run(60, *ONCE, "--wait", "1")
         assert (early.returncode, "takes no run" in early.stderr) == (2, True), early.stderr
         superlink = held.trial.start_superlink()
+        register, nodes_at = held.folder.operator.path / "register.sh", held.folder.operator.nodes
+        (nodes_at / f"{FIRMS[1]}.pub").rename(nodes_at / "away")
+        one = held.trial.call(register)
+        assert (one.returncode, f"{FIRMS[0]}: registered as" in one.stdout) == (1, True)
+        assert f"there is no nodes/{FIRMS[1]}.pub" in one.stderr
+        (nodes_at / "away").rename(nodes_at / f"{FIRMS[1]}.pub")
         held.trial.register()
         held.trial.register()  # twice does no harm
         numbers = {(held.folder.operator.nodes / f"{firm}.id").read_text() for firm in FIRMS}
@@ -361,6 +427,10 @@ def test_real_nodes_with_tls_and_keys_answer_and_scripts_say_how_a_run_ended() -
         for firm, node in zip(FIRMS, nodes, strict=True):
             held.trial.call(held.folder.firm(firm).path / "stop.sh")
             assert node.wait(1) == 0
+        assert held.trial.call(register, "remove", FIRMS[1]).returncode == 0
+        (nodes_at / f"{FIRMS[1]}.pub.removed").rename(nodes_at / f"{FIRMS[1]}.pub")
+        same = held.trial.call(register)
+        assert (same.returncode, "this key was removed before" in same.stderr) == (1, True)
         held.trial.call(held.folder.operator.path / "stop.sh")
         assert superlink.wait(1) == -signal.SIGTERM
         until = time.monotonic() + 10

@@ -62,6 +62,54 @@ def test_a_firm_whose_data_are_sound_is_told_what_they_are(tmp_path: Path) -> No
             assert size["no"] + size["yes"] == size["rows"]
 
 
+def test_every_key_that_counts_has_a_sha256_to_be_compared_by_telephone(tmp_path: Path) -> None:
+    folder = firm(tmp_path)
+    (folder / "keys").mkdir()
+    (folder / "sign.pub").write_text("mine\n")
+    (folder / "keys" / "operator.pub").write_text("its\n")
+    report = checked(folder)
+    assert report.keys == {
+        "node.pub": "",
+        "sign.pub": sha256("mine\n"),
+        "keys/operator.pub": sha256("its\n"),
+        "keys/lender_b.pub": "",
+    }
+    shown = "\n".join(lines(report))
+    assert f"  keys/operator.pub  {sha256('its' + chr(10))}" in shown
+    assert "  keys/lender_b.pub  is not there; what it signs will be refused" in shown
+
+
+def test_firms_with_the_same_clients_and_parts_read_out_the_same_sha256(tmp_path: Path) -> None:
+    folder = firm(tmp_path)
+    told = checked(folder)
+    assert f"parts   {told.common}" in lines(told)
+    table = pd.read_csv(folder / "clients.csv")
+    table.iloc[::-1].assign(age=50).to_csv(folder / "clients.csv", index=False)
+    assert checked(folder).common == told.common
+    description = folder / "data.yaml"
+    text = description.read_text()
+    description.write_text(text.replace("key: loans-2026", "key: loans-2027"))
+    assert checked(folder).common not in ("", told.common)
+    description.write_text(text)
+    table[1:].to_csv(folder / "clients.csv", index=False)
+    assert checked(folder).common not in ("", told.common)
+
+
+def test_inputs_have_a_sha256_once_their_columns_are_there(tmp_path: Path) -> None:
+    folder = firm(tmp_path)
+    assert "sha256 of what they mean" in "\n".join(lines(checked(folder)))
+    table = pd.read_csv(folder / "clients.csv").drop(columns="housing")
+    table.assign(debt=1, salary=2).to_csv(folder / "clients.csv", index=False)
+    report = checked(folder)
+    assert [str(finding) for finding in report.findings] == [
+        "housing: is described as a feature, but clients.csv has no such column. Correct the name, "
+        "or the file.",
+        "debt, salary: are columns of clients.csv that the description does not name. Describe "
+        "them, or list them under unused (`unused: others` for all the rest).",
+    ]
+    assert "of what they mean" not in "\n".join(lines(report))
+
+
 def test_what_would_leave_is_what_the_terms_of_the_study_say(tmp_path: Path) -> None:
     report = checked(firm(tmp_path))
     for name, switches in (("no_sharing", (False, False)), ("full_sharing", (True, True))):

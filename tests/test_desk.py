@@ -215,6 +215,7 @@ class Clerk:
     asked: list[Request] = field(default_factory=list)
     broken: bool = False
     size: int = 3
+    refuses: str = ""
 
     def answer(self, request: Request, memory: Memory) -> Answer:
         self.asked.append(request)
@@ -223,6 +224,8 @@ class Clerk:
             raise ValueError("client 17 earns 12345")
         if isinstance(request, Enrol):
             return Declaration("alpha", 10, 2, 2, 0, {"w": (self.size,)}, ("w",))
+        if self.refuses:
+            return Refusal(self.refuses)
         if isinstance(request, Query):
             return Predictions(np.arange(2), np.array([[0.25, 0.75], [0.5, 0.5]]))
         if isinstance(request, Settle):
@@ -308,6 +311,32 @@ def test_a_firm_that_fails_tells_no_more_than_the_kind_of_its_error(
     firm.broken = False
     assert isinstance(desk.answer(offer(), "run/a"), Trained)  # a failure is no answer: asked again
     assert Kept(tmp_path / "memory").notes == {"asked": "3"}
+
+
+def test_a_refusal_is_found_anew_and_what_was_noted_before_it_stays(tmp_path: Path) -> None:
+    firm = Clerk(refuses="the key of beta is not pinned")
+    desk = desk_in(tmp_path, firm)
+    desk.answer(Enrol(0), ENROL)
+    assert isinstance(desk.answer(offer(), "run/a"), Refusal)
+    desk.close()
+    assert Kept(tmp_path / "memory").notes == {"asked": "2"}
+    firm.refuses = ""  # it was pinned, and the desk was started again
+    desk = desk_in(tmp_path, firm)
+    trained = desk.answer(offer(), "run/a")
+    assert isinstance(trained, Trained)
+    firm.refuses = "it is gone again"
+    again = desk.answer(offer(), "run/b")  # what was answered is given again, whatever came since
+    assert isinstance(again, Trained)
+    assert write_frame(pack(again)) == write_frame(pack(trained))
+
+
+def test_what_another_key_signed_is_not_given_again_and_notes_stay(tmp_path: Path) -> None:
+    old = Kept(tmp_path, "old")
+    old.keep("", "question", b"answer", {"secret": "same"}, "run")
+    assert Kept(tmp_path, "old").found("", "question") == b"answer"
+    new = Kept(tmp_path, "new")
+    assert new.found("", "question") is None
+    assert (new.notes, new.runs) == ({"secret": "same"}, ("run",))
 
 
 # ----------------------------------------------------------------------------- hostile operators

@@ -35,7 +35,7 @@ from parties.exchange import (
 )
 from parties.wire import read_records
 from server.intake import Limits, UnacceptableError, accept
-from server.transport import Sent, TooFewFirmsError, Transport
+from server.transport import Answers, Sent, TooFewFirmsError, Transport, enough
 from simulations.conclude import conclude
 from simulations.engines import apps
 from simulations.results import RunFolder
@@ -343,6 +343,15 @@ def test_hospitals_that_all_decline_but_one_leave_no_deal(left: int, tmp_path: P
     assert set(filed[0].declined) == set(names)
     assert not filed[0].models
     assert {s.gain for s in filed[0].summaries.values()} == {0.0}
+
+
+def test_too_few_answers_are_a_thing_to_mend_and_to_go_on_from() -> None:
+    with pytest.raises(TooFewFirmsError) as told:
+        enough(Answers(refused={"lender_b": "its key is not pinned"}), 2)
+    assert str(told.value) == (
+        "0 usable answers, the round needs 2: lender_b refused: its key is not pinned. Mend that "
+        "firm and go on (./run.sh; in a simulation resume=DIR): what is finished is kept."
+    )
 
 
 def test_a_firm_that_cannot_enrol_is_not_asked_again_and_again(tmp_path: Path) -> None:

@@ -274,8 +274,8 @@ x,-1,b,2,somewhere,3
 """
     path = write(tmp_path, table)
     assert [str(found) for found in findings(path)] == [
-        "phone: of clients.csv: the description says nothing of them. Describe them, or list them "
-        "under unused (`unused: others` for all the rest).",
+        "phone: is a column of clients.csv that the description does not name. Describe it, or "
+        "list it under unused (`unused: others` for all the rest).",
         "client: is missing; every row needs an id. (row 6)",
         "client: is no id; legal is a whole number from 0 to 2^63 - 1. (row 3: 'x')",
         "part: is no part; legal are training, validation, contested, held_out, common, unused. "
@@ -290,7 +290,7 @@ x,-1,b,2,somewhere,3
         "x: is no finite number. (row 4: 'abc')",
         "x: is out of range; legal is 0 to 10. (row 2: '11', row 3: '-1')",
     ]
-    with pytest.raises(FedpactError, match=r"phone: of .* 11 things are to be mended"):
+    with pytest.raises(FedpactError, match=r"phone: is a column .* 11 things are to be mended"):
         OwnData(str(path)).split(0)
 
 
@@ -315,8 +315,12 @@ def test_of_many_rows_the_first_five_and_their_number_are_told(tmp_path: Path) -
         ({"file": "absent.csv"}, "absent.csv: cannot be read (No such file or directory)"),
         ({"fiel": 1}, "fiel: is no key of a description. Did you mean file?"),
         ({"id": None}, "id: is missing"),
+        (
+            {"file": None, "images": {"folder": "a", "size": [8, 8], "colour": []}},
+            "images.colour: is []; legal is grey or rgb",
+        ),
         ({"id": {"column": "client", "type": "uuid"}}, "id.type: is 'uuid'; legal is number or te"),
-        ({"id": {"column": "who", "type": "text"}}, "who: is the id and not a column of clients.c"),
+        ({"id": {"column": "who", "type": "text"}}, "who: is described as the id, but client"),
         ({"label": {"column": "good", "classes": [1]}}, "label.classes: is [1]; legal is a list"),
         ({"label": {"column": "good", "classes": [True, "no"]}}, "write yes, no, on and off"),
         ({"features": {"x": {"type": "number"}}}, "features.x: needs a scale, one"),
@@ -374,7 +378,7 @@ def test_a_file_that_is_no_description_is_told(text: str, told: str, tmp_path: P
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("clients.csv", b"", "is the id and not a column"),
+        ("clients.csv", b"", "but clients.csv has no such column"),
         ("clients.csv", b"client,x,kind,good,part\n", "holds no row"),
         ("clients.csv", GOOD.encode() + b"1,2,3,4,5,6,7\n", "cannot be read"),
         ("clients.csv", b"\xff\xfe\x00", "cannot be read"),

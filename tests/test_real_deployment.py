@@ -82,6 +82,10 @@ def test_two_lenders_on_machines_of_their_own_get_the_verdict_of_a_simulation(
         results = held.folder.operator.results
         assert verdict_of(results) == expected
         assert "Would every firm sign?" in done.stdout
+        assert "Next " not in done.stdout  # no override makes another deployment
+        told = [line for line in done.stderr.splitlines() if "exchange" in line or "run " in line]
+        assert told[-1].endswith("finished:completed")
+        assert any(line.startswith("exchange ") for line in told)
         assert (results / "report.html").exists()
         whole_logs(held.folder, LENDERS)
         for firm in LENDERS:

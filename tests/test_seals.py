@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from parties.answering import Answering
 from parties.app import client_app
+from parties.desk.agreement import Agreement
 from parties.desk.audit import Audit
 from parties.desk.desk import Desk
 from parties.desk.kept import Kept
@@ -28,6 +29,8 @@ from parties.exchange import (
     Answer,
     Array,
     Deal,
+    Declaration,
+    Enrol,
     ExchangeError,
     FedpactError,
     Keys,
@@ -140,6 +143,8 @@ class Trainer:
     """A firm that trains nothing."""
 
     def answer(self, request: Request, memory: Memory) -> Answer:
+        if isinstance(request, Enrol):
+            return Declaration("lender_a", 5, 2, 2, 0, {"w": (2, 3)}, ("w",))
         if isinstance(request, Play):
             return Actions(np.arange(2), np.zeros(2, np.int8))
         return Trained(5, (0.5,), model())
@@ -174,6 +179,26 @@ def test_the_operator_cannot_give_its_own_model_for_a_rivals(keys: Path) -> None
         rival = put(model(), *where, signer, keys / f"{signer}.key")
         told = sealed_firm(keys).answer(replace(play, rival_model=rival), Memory())
         assert isinstance(told, Actions) == taken
+
+
+def test_a_desk_takes_a_model_once_the_key_is_pinned_for_want_of_which_it_refused_it(
+    tmp_path: Path, keys: Path
+) -> None:
+    from tests.test_exchange import OPEN, RULE
+
+    rival = put(model(), STUDY, OPEN.contract, 0, 0, "lender_b", keys / "lender_b.key")
+    play = Play(OPEN, 0, RULE, np.full((2, 2, 2), 1 / 8), rival_model=rival)
+    known, secret = pinned(keys), keys / "lender_a.key"
+    told = []
+    for names in (["operator"], ["operator", "lender_b"]):
+        firm = SealedFirm(Trainer(), "lender_a", secret, {n: known[n] for n in names}, STUDY)
+        agreed = Agreement(STUDY, {OPEN.contract: OPEN}, (0,))
+        audit, memory = Audit(tmp_path / "audit.jsonl", secret), Kept(tmp_path / "memory")
+        desk = Desk("lender_a", firm, agreed, Policy(), audit, memory)
+        desk.answer(Enrol(0, STUDY), "run/0")
+        told.append(desk.answer(play, "run/1"))
+        desk.close()
+    assert [type(answer) for answer in told] == [Refusal, Actions]
 
 
 def test_a_firm_without_the_operators_key_says_so(keys: Path) -> None:

@@ -305,6 +305,9 @@ def test_what_firms_elsewhere_declare_is_checked_when_they_enrol() -> None:
         loans.check_declared({"lender_a": one, "lender_b": replace(one, contested=0)})
     with pytest.raises(FedpactError, match="declares 3 contested clients and lender_b 4"):
         loans.check_declared({"lender_a": one, "lender_b": replace(one, contested=4)})
+    own = study_of(plain("parties=two_own"), away=True)
+    with pytest.raises(FedpactError, match=r"and beta 4; .* `parts` of their data\.yaml"):
+        own.check_declared({"alpha": one, "beta": replace(one, contested=4)})
     heart = study_of(plain("experiment=heart"), away=True)
     two = replace(one, contested=0, held_out=3)
     with pytest.raises(FedpactError, match="models of different shapes"):

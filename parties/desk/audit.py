@@ -81,6 +81,8 @@ class Line:
 
 _TYPES = {f.name: int if f.type == "int" else str for f in fields(Line)}
 
+ANOTHER_KEY = "was edited, or signed with another key"
+
 
 @final
 class AlteredError(FedpactError):
@@ -238,7 +240,7 @@ def _read_head(path: Path, signed: Callable[[bytes, bytes], bool]) -> tuple[int,
     except (ValueError, KeyError, TypeError, RecursionError) as fault:
         raise AlteredError(0, "was edited: it cannot be read") from fault
     if not legal or not signed(_head(count, last), signature):
-        raise AlteredError(0, "was edited, or signed with another key")
+        raise AlteredError(0, ANOTHER_KEY)
     return count, last
 
 
@@ -299,11 +301,17 @@ class Audit:
             # The same key signs the same bytes alike, so the secret one can check its own heads.
             found = _check(self.path, lambda head, mark: sign(head, self._secret) == mark)
         except AlteredError as fault:
-            raise AlteredError(
-                fault.line,
-                f"{fault.problem} ({self.path}). A desk adds to no log that was altered: find out "
-                "who did it, and move both files away, to keep, before a new log begins.",
-            ) from fault
+            new_keys = (
+                "Either this firm has made new keys since, or it was altered: then find out by "
+                "whom. Move both files away, with the old sign.pub that verifies them, and a new "
+                "log begins."
+            )
+            altered = (
+                "A desk adds to no log that was altered: find out who did it, and move both files "
+                "away, to keep, before a new log begins."
+            )
+            what = new_keys if fault.problem == ANOTHER_KEY else altered
+            raise AlteredError(fault.line, f"{fault.problem} ({self.path}). {what}") from fault
         self._count, self._last = found.lines, found.last
         if found.torn:
             os.ftruncate(self._file, found.size)

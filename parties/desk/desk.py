@@ -178,7 +178,10 @@ class Desk:
             failed = Fault(type(fault).__name__)
             return failed, write_frame(pack(failed))
         run = question.run if isinstance(answer, Declaration) else None
-        self._memory.keep(question.once, question.sha256, frame, notes, run)
+        # What a refusal came of may be mended (a key that was not pinned), so it is found anew when
+        # asked again. One that protects comes of the notes, and these stay.
+        again = b"" if isinstance(answer, Refusal) else frame
+        self._memory.keep(question.once, question.sha256, again, notes, run)
         return answer, frame
 
     def _refusal(self, reason: str) -> tuple[Refusal, bytes]:

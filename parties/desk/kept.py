@@ -76,13 +76,15 @@ class Kept:
 
     Args:
         folder: the desk's `memory/`.
+        signer: of the answers, by its public key. What was signed with another key is not given
+            again: models and notes are the same, and it is signed anew.
 
     Raises:
         FedpactError: the last answer on file is damaged, and with it the notes.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder / "answers"
+    def __init__(self, folder: Path, signer: str = "") -> None:
+        self._folder, self._signer = folder / "answers", signer
         self.models = Models(folder / "models")
         self.notes: dict[str, str] = {}
         self.runs: tuple[str, ...] = ()
@@ -107,9 +109,9 @@ class Kept:
         Args:
             question: sha256 of its frame.
         """
-        file = self._answers.get((tag, question))
+        file = self._answers.get((self._signer + tag, question))
         content = None if file is None else read_marked(file)
-        return None if content is None else content.partition(b"\n")[2]
+        return None if content is None else content.partition(b"\n")[2] or None
 
     def keep(
         self, tag: str, question: str, answer: bytes, notes: dict[str, str], run: str | None
@@ -117,11 +119,13 @@ class Kept:
         """Put an answer on disk, with the notes; old ones make room.
 
         Args:
+            answer: b"": none that is to be given again.
             run: one that has enrolled by it.
         """
         if run is not None:
             self.runs = (*(r for r in self.runs if r != run), run)[-MOST_RUNS:]
         self.notes = notes
+        tag = self._signer + tag
         facts = {"tag": tag, "question": question, "notes": notes, "runs": self.runs}
         file = self._file(self._next)
         write_marked(file, json.dumps(facts).encode() + b"\n" + answer)

@@ -37,7 +37,8 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 2 for a mistake that a person can mend."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help"):
+    asks = not words or (words[0] not in COMMANDS and {"-h", "--help"} & {*words})
+    if asks:
         sys.stdout.write(f"{__doc__}")
         return 0
     try:

@@ -23,7 +23,9 @@ from parties.datasets.own.examples import EXAMPLES
 from parties.datasets.own.holding import UNKNOWN, Holding
 from parties.desk.policy import Policy
 from parties.exchange import Array, FedpactError, Measure, Reveal, Terms
+from parties.files import digest
 from parties.firm import SHAREABLE, Firm
+from parties.seals import OPERATOR
 from server.market import Market
 from server.verdict import BASELINE
 from simulations.build import sha256
@@ -37,6 +39,10 @@ NEEDED = {
     "common": ("training", "common"),
     "own": ("training", "held_out"),
 }
+# Parts for which all firms must hold the same clients.
+SAME = {"contested": ("validation", "contested"), "common": ("common",), "own": ()}
+
+MISSING = "is not there; what it signs will be refused"
 
 
 @final
@@ -47,22 +53,27 @@ class Report:
     Args:
         firm: its name.
         study: the study's name and sha256.
+        keys: file -> sha256 of the firm's own public keys, of the operator's and of the other
+            firms'; "" where there is none. They are compared by telephone.
         description: the file that describes the data; None: data that ship with Fedpact.
         findings: everything that has to be mended before the firm joins.
         remarks: what it may want to know.
         hashes: file -> sha256.
         rows: how many there are; inputs: features that a model sees, and sha256 of what they mean
-            (firms who average their models need the same).
+            (firms who average their models need the same; "" before all columns are there).
         columns: use ("feature", "id", "label", "parts", "unused") -> columns found.
         missing: column -> rows in which it is blank.
         labels: class -> rows; "unknown" for those without a label.
         parts: seed -> part -> {"rows": n, class: n}.
+        common: sha256 of the ids in the parts for which firms hold the same clients, under all
+            seeds; "" where they need not, or where rows cannot be divided yet.
         leaves: contract -> what the operator would receive, in words.
         refuses: contract -> why the firm's desk will take no part in it.
     """
 
     firm: str
     study: tuple[str, str] = ("", "")
+    keys: Mapping[str, str] = field(default_factory=dict)
     description: str | None = None
     findings: tuple[Finding, ...] = ()
     remarks: tuple[str, ...] = ()
@@ -73,6 +84,7 @@ class Report:
     missing: Mapping[str, int] = field(default_factory=dict)
     labels: Mapping[str, int] = field(default_factory=dict)
     parts: Mapping[int, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
+    common: str = ""
     leaves: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     refuses: Mapping[str, str] = field(default_factory=dict)
 
@@ -148,6 +160,7 @@ def check_firm(folder: FirmFolder, name: str) -> Report:
     return Report(
         firm=name,
         study=(study.name, sha256(text)),
+        keys=_keys(folder, [other for other in study.names if other != name]),
         findings=(*findings, *told.pop("findings")),
         remarks=(*told.pop("remarks", ()), *_warnings(study, own.policy, refuses)),
         leaves={
@@ -158,6 +171,14 @@ def check_firm(folder: FirmFolder, name: str) -> Report:
         refuses={contract: why for contract, why in refuses.items() if why},
         **told,
     )
+
+
+def _keys(folder: FirmFolder, others: Sequence[str]) -> dict[str, str]:
+    pinned = [folder.keys / f"{who}.pub" for who in (OPERATOR, *others)]
+    return {
+        str(key.relative_to(folder.path)): digest(key.read_bytes()) if key.is_file() else ""
+        for key in (folder.node_pub, folder.signing_pub, *pinned)
+    }
 
 
 def _parsed(text: str) -> Any:
@@ -241,6 +262,7 @@ def _own(dataset: OwnData, seeds: tuple[int, ...], market: Market) -> dict[str, 
             )
     width = 0 if holding.features is None else holding.features.values.shape[1]
     used = {} if said is None else said.named
+    whole = said is not None and all(f.name in holding.columns for f in said.features)
     if said is not None and said.images is not None:
         used = dict.fromkeys(names, "class")
     uses: dict[str, list[str]] = {}
@@ -252,7 +274,7 @@ def _own(dataset: OwnData, seeds: tuple[int, ...], market: Market) -> dict[str, 
         "remarks": _remarks(holding, divided, names),
         "hashes": holding.hashes,
         "rows": holding.rows,
-        "inputs": (width, "" if said is None else said.inputs),
+        "inputs": (width, said.inputs if said is not None and whole else ""),
         "columns": {use: tuple(columns) for use, columns in uses.items()},
         "missing": holding.missing,
         "labels": {} if holding.labels is None else _balance(holding.labels, names),
@@ -260,7 +282,23 @@ def _own(dataset: OwnData, seeds: tuple[int, ...], market: Market) -> dict[str, 
             seed: {part: _size(holding.labels, rows, names) for part, rows in parts.items()}
             for seed, parts in divided.items()
         },
+        "common": _common(holding, divided, SAME[market.clients]),
     }
+
+
+def _common(
+    holding: Holding, divided: Mapping[int, Mapping[str, Array]], same: tuple[str, ...]
+) -> str:
+    """sha256 of the clients of these parts under every seed."""
+    if not divided or not same or holding.ids is None:
+        return ""
+    nobody = np.zeros(0, np.int64)
+    clients = {
+        f"{seed} {part}": holding.ids[parts.get(part, nobody)].tolist()
+        for seed, parts in divided.items()
+        for part in same
+    }
+    return sha256(json.dumps(clients))
 
 
 def _divisible(holding: Holding) -> bool:
@@ -329,12 +367,19 @@ def _shipped(dataset: Dataset, seeds: tuple[int, ...]) -> dict[str, Any]:
 def lines(report: Report) -> list[str]:
     """The report for a person, line by line."""
     data = report.description or "data that ship with Fedpact"
-    name, digest = report.study
-    shown = [f"study   {name}", f"sha256  {digest}", f"firm    {report.firm}: {data}", ""]
-    shown += [f"  {name}  sha256 {digest}" for name, digest in report.hashes.items()]
+    name, study = report.study
+    shown = [f"study   {name}", f"sha256  {study}"]
+    if report.common:
+        shown.append(f"parts   {report.common}")
+        shown.append("        (sha256 of who is in which part: the same in all firms of the study)")
+    shown += [f"firm    {report.firm}: {data}", ""]
+    shown.append("Public keys, sha256 (compare each with its owner by telephone):")
+    shown += [f"  {key}  {sha or MISSING}" for key, sha in report.keys.items()] + [""]
+    shown += [f"  {name}  sha256 {sha}" for name, sha in report.hashes.items()]
     if report.rows:
-        inputs, meaning = report.inputs
         shown.append(f"  {report.rows:,} rows")
+    inputs, meaning = report.inputs
+    if report.rows and meaning:
         shown.append(f"  {inputs} inputs of a model, sha256 of what they mean: {meaning}")
         shown.append("    (the same in all firms who average their models)")
     shown += [f"  {use}: {', '.join(columns)}" for use, columns in report.columns.items()]

@@ -20,6 +20,7 @@ from parties.desk.desk import Desk
 from parties.desk.kept import Kept
 from parties.desk.serving import serve_until_told
 from parties.exchange import FedpactError
+from parties.files import digest as digest_of
 from parties.firm import Firm
 from parties.privacy import SECRET
 from parties.seals import SealedFirm
@@ -71,7 +72,8 @@ def desk_of(folder: FirmFolder, name: str) -> Desk:
     agreed = agreement(study_of(config, away=True), digest)
     audit = Audit(folder.audit, folder.signing_key)
     # What it knew of another study, or of other data, is not what it would say now.
-    memory = Kept(folder.memory / sha256(data)[:16])
+    signer = digest_of(folder.signing_pub.read_bytes()) if folder.signing_pub.is_file() else ""
+    memory = Kept(folder.memory / sha256(data)[:16], signer)
     return Desk(name, sealed, agreed, own.policy, audit, memory)
 
 

@@ -20,10 +20,25 @@ def make_firm_keys(folder: FirmFolder) -> None:
     if there:
         raise FedpactError(
             f"There is a key already: {', '.join(map(str, there))}. A key is never replaced. Move "
-            "node.key, node.pub, sign.key and sign.pub away first."
+            f"node.key, node.pub, sign.key and sign.pub away first{_log_too(folder)}."
+        )
+    if folder.audit.exists():
+        raise FedpactError(
+            f"{folder.audit} is signed with the key that you had before; a desk goes on with a log "
+            "of its own key only. Move audit.jsonl and audit.head away first, and keep the old "
+            "sign.pub with them: it is what verifies them."
         )
     make_node_keys(folder.node_key, folder.node_pub)
     make_keys(folder.path, folder.signing_key.stem)
+
+
+def _log_too(folder: FirmFolder) -> str:
+    if not folder.audit.exists():
+        return ""
+    return (
+        ", and audit.jsonl and audit.head with them, for the old sign.pub verifies these: mkdir "
+        "old && mv node.key node.pub sign.key sign.pub audit.jsonl audit.head old/"
+    )
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -43,5 +58,6 @@ def main(arguments: Sequence[str]) -> int:
         lines.append(f"  {public.name}  {sha256(public.read_text())}")
     lines += [f"It puts them in its place as nodes/{chosen.firm}.pub and keys/{chosen.firm}.pub;"]
     lines += [f"the other firms put {folder.signing_pub.name} in theirs as keys/{chosen.firm}.pub."]
+    lines += ["Their desks, yours and ./run.sh read keys when they start."]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0

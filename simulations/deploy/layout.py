@@ -71,6 +71,7 @@ class Deployment:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.readme, self.study, self.digest = path / README, path / STUDY, path / DIGEST
+        self.place = path / "place.json"  # host, port and days
         self.compose, self.dockerfile = path / COMPOSE, path / DOCKERFILE
         self.source = path / SOURCE
         self.operator = OperatorFolder(path / "operator")

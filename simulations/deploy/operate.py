@@ -215,9 +215,9 @@ class Runs:
         while True:
             found = _status(number)
             status = found or UNKNOWN
+            self._say_how_far()
             if status != last:
                 log.info("run %s: %s", number, status)
-            self._say_how_far()
             if status.startswith("finished"):
                 return status
             if found:
@@ -263,6 +263,6 @@ def _print(verdict: dict[str, Any], folder: RunFolder, form: str, spent: float) 
     if form == "json":
         terminal.print_json(folder, "verdict.json")
     else:
-        terminal.print_verdict(verdict, folder, spent)
+        terminal.print_verdict(verdict, folder, spent, deployed=True)
         terminal.print_lines(exchange_lines(folder.path))
     terminal.print_folder(folder.path.resolve())

@@ -159,9 +159,9 @@ def _opened(address: tuple[str, int], family: socket.AddressFamily) -> socket.so
         return socket.create_server(address, family=family)
     except OSError as fault:
         raise FedpactError(
-            f"Port {address[1]} cannot be opened ({fault.strerror}); a SuperLink needs its port "
-            "and the next one. Stop what has it (./stop.sh), or write the deployment with another "
-            "port=..., which firms then have to reach."
+            f"Port {address[1]} cannot be opened ({os.strerror(fault.errno or 0)}); a SuperLink "
+            "needs its port and the next one. Stop what has it (./stop.sh), or write a deployment "
+            "(or trial) with another port=... and another out=...; firms then have to reach that."
         ) from fault
 
 

@@ -6,7 +6,9 @@ of their own. Nothing runs any more when it ends.
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -14,13 +16,16 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from parties.exchange import FedpactError
 from simulations.deploy.layout import Deployment
 from simulations.engines import EngineError
 from simulations.engines.flower_run import MARK
 from simulations.engines.marked import stop_marked
+
+if TYPE_CHECKING:
+    from simulations.deploy.writing import Place
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 60.0
@@ -166,7 +171,7 @@ def main(arguments: Sequence[str]) -> int:
     """Write a deployment, or take the one that is there; start everything; hold the study."""
     from simulations.deploy.writing import digest_of, place_of, write
 
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or {"-h", "--help"} & {*arguments}:
         sys.stdout.write(
             "python -m simulations.deploy trial out=FOLDER [experiment=NAME ...]\n\n"
             f"{(__doc__ or '').partition(chr(10))[2].strip()}\n"
@@ -185,6 +190,7 @@ def main(arguments: Sequence[str]) -> int:
     folder = Deployment(out.resolve())
     if not folder.study.is_file():
         raise FedpactError(f"{out} holds no deployment. Name another folder: out=...")
+    _check_place(folder, place, arguments)
     firms = sorted(path.name for path in (folder.path / "firms").iterdir())
     with trial(folder) as held:
         try:
@@ -198,11 +204,26 @@ def main(arguments: Sequence[str]) -> int:
             run = folder.operator.path / "run.sh"
             return subprocess.run([str(run), "--poll", "2"], env=held.environment).returncode
         except KeyboardInterrupt:
-            _say(f"stopping; trial out={place.out} goes on")
+            words = (sys.executable, "-m", "simulations.deploy", "trial", f"out={place.out}")
+            _say(f"stopping; to go on: {shlex.join(words)}")
             return 130
         finally:
             for part in (*(folder.firm(firm).path for firm in firms), folder.operator.path):
                 held.call(part / "stop.sh")
+
+
+def _check_place(folder: Deployment, place: Place, words: Sequence[str]) -> None:
+    """A folder that is there keeps its host, port and days: keys and pages have them."""
+    there = json.loads(folder.place.read_text())
+    named = {word.partition("=")[0] for word in words}
+    asked = {key: value for key, value in place.said().items() if key in named}
+    other = [key for key, value in asked.items() if there[key] != value]
+    if other:
+        raise FedpactError(
+            f"{', '.join(f'{key} is {asked[key]}' for key in other)}, and out={place.out} was "
+            f"written with {' '.join(f'{key}={there[key]}' for key in other)}; legal is the same. "
+            f"Leave {' and '.join(other)} out to go on with it, or name another folder: out=..."
+        )
 
 
 def _say(line: str) -> None:

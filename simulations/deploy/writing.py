@@ -72,6 +72,10 @@ class Place:
                     f"For example {name}={getattr(Place, name)}."
                 )
 
+    def said(self) -> dict[str, str | int]:
+        """What a deployment cannot change afterwards: host, port and days."""
+        return {"host": self.host, "port": self.port, "days": self.days}
+
     @property
     def address(self) -> str:
         """host:port, as Flower takes it."""
@@ -171,6 +175,7 @@ def _fill(folder: Deployment, study: Study, text: str, place: Place) -> None:
     for part in (*parts, *map(folder.firm, study.names)):
         part.study.write_text(text, encoding="utf-8")  # no newline: its sha256 is the study's
         part.digest.write_text(f"{digest}  {part.study.name}\n", encoding="utf-8")
+    folder.place.write_text(json.dumps(place.said()) + "\n", encoding="utf-8")
     pages.write(folder.readme, "README.md")
     pages.write(folder.compose, "compose.yaml")
     pages.write(folder.dockerfile, "Dockerfile")

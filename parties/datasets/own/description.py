@@ -358,7 +358,7 @@ class _Reader:
         own = self.keys(raw["images"], "images", ("folder", "size", "colour"))
         folder = self.take(own, "folder", "images", _text, "the name of a folder")
         size = self.take(own, "size", "images", _size, "[height, width] in pixels")
-        colour = self.take(own, "colour", "images", COLOURS.__contains__, "grey or rgb", "grey")
+        colour = self.take(own, "colour", "images", _colour, "grey or rgb", "grey")
         return (), None if folder is None or size is None else Images(folder, tuple(size), colour)
 
     def _identity(self, raw: dict[str, Any], images: bool) -> Identity | None:
@@ -504,6 +504,10 @@ def _one_of(letters: str) -> Callable[[Any], bool]:
 def _folders(value: Any) -> bool:
     """Names of sub-folders, and no paths."""
     return _texts(value) and all(Path(v).name == v and "\0" not in v for v in value)
+
+
+def _colour(value: Any) -> bool:
+    return isinstance(value, str) and value in COLOURS
 
 
 def _table(value: Any) -> bool:

@@ -32,6 +32,7 @@ from parties.exchange import Array
 
 LARGEST = 2**63 - 1
 INDEX = re.compile(r"__index_level_\d+__")  # pandas' row numbers, which nobody asked for
+USES = {"feature": "a feature", "id": "the id", "label": "the label", "parts": "a column of parts"}
 UNLABELLED = ("contested", "common", "unused")  # clients of the future have no label yet
 
 
@@ -116,15 +117,17 @@ class _Tables:
             if column not in columns:
                 self._add(
                     column,
-                    f"is the {use} and not a column of {short}. Correct the name, or the file.",
+                    f"is described as {USES[use]}, but {short} has no such column. Correct the "
+                    "name, or the file.",
                 )
         unused = self.said.unused
         rest = [c for c in columns if c not in self.said.named and c not in (unused or ())]
         if rest and unused is not None:
+            are, them = ("is a column", "it") if len(rest) == 1 else ("are columns", "them")
             self._add(
                 ", ".join(rest),
-                f"of {short}: the description says nothing of them. Describe them, or list them "
-                "under unused (`unused: others` for all the rest).",
+                f"{are} of {short} that the description does not name. Describe {them}, or list "
+                f"{them} under unused (`unused: others` for all the rest).",
             )
 
     # ---------------------------------------------------------------------------- the columns

@@ -6,8 +6,15 @@ for venv in "$here/.venv" "$here/../.venv" "$here/../../.venv"; do
     if [ -z "${PYTHON:-}" ] && [ -x "$venv/bin/python" ]; then PYTHON=$venv/bin/python; fi
 done
 PYTHON=${PYTHON:-python3}
-# Flower starts its helpers by name, so they must be found first.
-PATH=$("$PYTHON" -c 'import os, sys; print(os.path.dirname(sys.executable))'):$PATH
+{% if not stops is defined %}
+beside=$(cd "$here" && "$PYTHON" -c 'import importlib.util, os, sys
+print(os.path.dirname(sys.executable)) if importlib.util.find_spec("simulations") else sys.exit(1)
+' 2> /dev/null) || {
+    echo "$(basename "$0"): Fedpact is not installed in $PYTHON; make .venv as README.md says, or set PYTHON" >&2
+    exit 2
+}
+PATH=$beside:$PATH  # Flower starts its helpers by name, so they must be found first
+{% endif %}
 FLWR_HOME=$run/flwr
 FLWR_TELEMETRY_ENABLED=0
 FLWR_DISABLE_UPDATE_CHECK=1
