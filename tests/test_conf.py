@@ -131,7 +131,7 @@ def classes(kind: type) -> set[str]:
         return below if ABC in base.__bases__ or inspect.isabstract(base) else below | {base}
 
     found = {f"{c.__module__}.{c.__qualname__}" for c in concrete(kind)}
-    return {name for name in found if not name.startswith("tests.")}
+    return {name for name in found if not name.startswith(("tests.", "simulations.bench."))}
 
 
 @pytest.mark.parametrize("group", KINDS)

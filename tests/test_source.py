@@ -21,7 +21,7 @@ def test_a_copy_has_the_code_the_configuration_and_the_bundled_data_and_no_cache
     assert names == set(code_files())
     assert {
         *("conf/config.yaml", "parties/datasets/files/taiwan_credit.csv.gz", "server/app.py"),
-        *("simulations/report.html", "simulations/engines/ray_grid.py"),
+        *("simulations/report.html", "simulations/engines/ray_crew.py"),
     } <= names
     assert not [name for name in names if "__pycache__" in name or "/." in name]
 

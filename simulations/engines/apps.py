@@ -32,24 +32,23 @@ from simulations.engines.direct import Crew, Direct, Here, OneFirm, Together
 from simulations.results import RunFolder
 from simulations.study import study_of
 
-LONG = 20_000  # characters
-PACKED = "zlib:"  # what is no JSON
+SQUEEZED = "zlib:"  # no JSON begins so
 
 
 def run_config(config: str, folder: Path) -> dict[str, Any]:
-    """Flower's run config (flat, scalars only): the configuration as JSON, with its sha256.
+    """Flower's run config (flat, scalars only): the configuration as JSON, with its sha256."""
+    return {CONFIG: config, DIGEST: sha256(config), FOLDER: str(folder)}
 
-    It goes along with every message, and that of many firms is mostly the same again and again: a
-    long one is packed.
-    """
-    told = config if len(config) < LONG else PACKED + b64encode(compress(config.encode())).decode()
-    return {CONFIG: told, DIGEST: sha256(config), FOLDER: str(folder)}
+
+def squeezed(config: str) -> str:
+    """A configuration that goes along with every message: of many firms it says much again."""
+    return SQUEEZED + b64encode(compress(config.encode())).decode()
 
 
 @lru_cache(maxsize=2)
 def _parsed(text: str, digest: str) -> Any:
-    if text.startswith(PACKED):
-        text = decompress(b64decode(text.removeprefix(PACKED))).decode()
+    if text.startswith(SQUEEZED):
+        text = decompress(b64decode(text.removeprefix(SQUEEZED))).decode()
     if sha256(text) != digest:
         raise FedpactError("The run config was changed on its way: its sha256 differs.")
     # One thread a process: more only fight each other, and sums would differ between machines.

@@ -9,6 +9,7 @@ from typing import final
 
 from parties.exchange import FedpactError
 from simulations.engines import Engine, Job
+from simulations.engines.config_keys import CONFIG
 from simulations.engines.ray_actors import import_ray
 
 
@@ -57,10 +58,12 @@ class FlowerSimulation(Engine):
         from simulations.engines.flower_run import flower_run
 
         home = job.folder / "flower"
+        told = apps.run_config(job.config, job.folder.resolve())
+        told[CONFIG] = apps.squeezed(job.config)
         flower_run(
             serverapp="simulations.engines.apps:server",
             clientapp="simulations.engines.apps:client",
-            run_config=apps.run_config(job.config, job.folder.resolve()),
+            run_config=told,
             supernodes=len(job.firms),
             client_cpus=self.num_cpus,
             client_gpus=self.num_gpus,
