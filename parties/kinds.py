@@ -21,6 +21,7 @@ from parties.training import weights_of
 CACHE_MB = 10.0  # of a CPU: a step that touches more waits for memory
 GPU_SHARE = 0.125  # of a GPU's memory, for models and as much for examples
 DATA_MB = 128.0  # of a CPU: examples that are copied at a time
+MOST_WORK = 2_000_000  # parameters times examples of a step; with more, calls cost a CPU little
 LANES = 64  # models a batch, where the code may depend on their number
 PLAIN = (
     nn.Sequential,
@@ -164,6 +165,7 @@ def kind_of(fit: Fit, design: Design, room_mb: float | None, way: str | None) ->
         and fit.targets.dtype == np.int64
         and (fit.start is None or {k: v.shape for k, v in fit.start.items()} == design.shapes)
     )
+    chosen = way is not None
     if way is None:
         way = "bmm" if design.stacked or device.type == "cpu" else "vmap"
     if not batchable or not (design.stacked if way == "bmm" else design.plain):
@@ -181,7 +183,8 @@ def kind_of(fit: Fit, design: Design, room_mb: float | None, way: str | None) ->
     fixed = way == "vmap" or device.type != "cpu"
     if fixed:
         lanes = min(lanes, LANES)
-    if lanes < 2:  # too large to gain from company
+    by_itself = device.type == "cpu" and design.stacked and design.size * size > MOST_WORK
+    if lanes < 2 or (by_itself and not chosen):  # too large to gain from company
         return None
     return Kind(
         way,

@@ -30,9 +30,10 @@ from parties.batched import fit_together
 from parties.datasets.digits import Digits
 from parties.datasets.fashion_mnist import FashionMnist
 from parties.datasets.pool import PoolPart
+from parties.descent import Descent, cross_entropy
 from parties.exchange import Array
-from parties.fitting import Fit, Fitted, fit_each
-from parties.training import Training, random_seed, weights_of
+from parties.fitting import Fit, Fitted
+from parties.training import Training, load_weights, random_seed, weights_of
 from simulations.bench.row import Bar, Row, add_count
 from simulations.build import build
 from simulations.engines import Job
@@ -127,11 +128,11 @@ def _clothing() -> tuple[Array, Array]:
 
 def _fits(row: Trained, examples: tuple[Array, Array], repeats: int) -> Row:
     fits = row.fits(*examples)
-    fit_each(fits[:2])  # the first calls are for warming up
+    _loop(fits[:2])  # the first calls are for warming up
     fit_together(fits)
     pairs, apart = [], []
     for _ in range(repeats):
-        loop, one = _timed(partial(fit_each, fits))
+        loop, one = _timed(partial(_loop, fits))
         batch, other = _timed(partial(fit_together, fits))
         pairs.append((loop / row.firms, batch / row.firms))
         apart.append(np.abs(_losses(one) - _losses(other)).max())
@@ -140,6 +141,21 @@ def _fits(row: Trained, examples: tuple[Array, Array], repeats: int) -> Row:
     print(f"  {row.name:12} {parameters:7,} parameters  {line}")
     what = "CPU of a firm's epoch, one thread: times less than the loop"
     return _row(what, row.name, pairs, "loop", float(np.max(apart)), row.bar)
+
+
+def _loop(fits: Sequence[Fit]) -> list[Fitted]:
+    """One model for all, one after the other, each step by autograd: how one would write it."""
+    first = fits[0]
+    module = first.backbone.build(first.features.shape[1], first.classes, 0)
+    descent, found = Descent(module, cross_entropy), []
+    for fit in fits:
+        assert fit.start is not None
+        load_weights(module, fit.start)
+        losses = fit.training.fit(
+            module, fit.features, fit.targets, fit.shuffle, fit.epochs, descent=descent
+        )
+        found.append((weights_of(module), losses))
+    return found
 
 
 def _losses(fitted: Sequence[Fitted]) -> Array:

@@ -21,14 +21,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
+import numpy as np
+import torch
+
 from parties.exchange import FedpactError
 from simulations.bench.canonicalize import PEER, ROOT
+from simulations.bench.peers.workload import Workload as Examples
 from simulations.bench.row import Bar, Row, add_count, apart
 from simulations.bench.tree import tree_memory_mb
 from simulations.bench.workloads import WORKLOADS, Workload, find_workload
 
 LOOP, BOUND, FLOWER, PFL = "plain loop", "one model, no firms", "Flower's tutorial", "pfl-research"
-ENGINES = ("inline", "batched", "ray", "flower")
+ENGINES = {
+    "inline": "inline",
+    "batched": "batched",
+    "ray": "ray",
+    "ray, one actor": "ray engine.workers=1",
+    "flower": "flower",
+}
+MODEL = "model.npz"
 PEERS = {LOOP: "plain_loop", BOUND: "centralised", PFL: "pfl_loop", FLOWER: "flower_tutorial"}
 PATIENCE_S = 1800.0  # a row
 LOOK_S = 0.3  # between two looks at the memory
@@ -172,7 +183,9 @@ def _hold(name: str, workload: Workload, path: Path, peer: Path) -> Held:
         interpreter = str(peer) if name == PFL else sys.executable
         command = [interpreter, "-m", f"simulations.bench.peers.{PEERS[name]}", str(path)]
     else:
-        command = [sys.executable, "-m", "simulations.bench.held", name, workload.name]
+        engine, *words = ENGINES[name].split()
+        command = [sys.executable, "-m", "simulations.bench.held", str(path.with_name(MODEL))]
+        command += [engine, workload.name, *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as errors:
         running = subprocess.Popen(
@@ -197,6 +210,14 @@ def _hold(name: str, workload: Workload, path: Path, peer: Path) -> Held:
     told = json.loads(lines[-1])
     cpu_s, wall_s = (told[kind][-workload.rounds :] for kind in ("cpu_s", "wall_s"))
     firms = workload.firms
-    return Held(
-        1000 * sum(cpu_s) / len(cpu_s) / firms, 1000 * min(wall_s) / firms, told["loss"], peak
-    )
+    loss = told["loss"] if name in PEERS else _loss(path)
+    return Held(1000 * sum(cpu_s) / len(cpu_s) / firms, 1000 * min(wall_s) / firms, loss, peak)
+
+
+def _loss(path: Path) -> float:
+    """Of the final model of an engine, on the examples of all firms."""
+    work = Examples.read(path)
+    module = work.build()
+    with np.load(path.with_name(MODEL)) as found:
+        module.load_state_dict({key: torch.from_numpy(found[key]) for key in found})
+    return work.loss(module)

@@ -1,0 +1,92 @@
+"""Engines beside a plain loop: one workload for all, and one loss due from all."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parties.exchange import FedpactError, Weights
+from server.strategies import State
+from server.strategies.fedavg import FedAvg
+from simulations.bench import clients
+from simulations.bench.marked import Marked
+from simulations.bench.tree import tree_memory_mb
+from simulations.bench.workloads import WORKLOADS, find_workload
+from simulations.build import build
+
+
+def chosen(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    clients.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_a_workload_has_every_firms_own_examples_in_every_round(tmp_path: Path) -> None:
+    work = WORKLOADS["digits"]
+    work.write(tmp_path / "digits.npz")
+    with np.load(tmp_path / "digits.npz") as found:
+        firm, order, labels = found["firm"], found["order"], found["labels"]
+        assert found["features"].shape == (len(labels), 64)
+        assert found["start.0.weight"].shape == (32, 64)
+    assert len(np.unique(firm)) == work.firms
+    assert len(order) == work.rounds + 1
+    assert not np.array_equal(order[0], order[1])
+    for turn in order:
+        assert np.array_equal(firm[turn], firm)
+        assert np.array_equal(np.sort(turn), np.arange(len(labels)))
+
+
+def test_marks_are_the_only_difference_to_fedavg(tmp_path: Path) -> None:
+    updates = {f"f{i}": Weights({"w": np.full(3, float(i))}, i + 1) for i in range(3)}
+    marks = tmp_path / "marks.jsonl"
+    ours, theirs = Marked(2, 1, str(marks), os.getpid()), FedAvg(rounds=2)
+    state, due = State(), State()
+    for _ in range(2):
+        state, due = ours.combine(updates, state), theirs.combine(updates, due)
+        assert state.published is not None
+        assert due.published is not None
+        assert np.array_equal(state.published.arrays["w"], due.published.arrays["w"])
+    told = [json.loads(line) for line in marks.read_text().splitlines()]
+    assert [mark["updates"] for mark in told] == [3, 3]
+    assert 0 < told[0]["cpu_s"] <= told[1]["cpu_s"]
+    with np.load(marks.with_suffix(".npz")) as found:
+        assert np.array_equal(found["w"], state.published.arrays["w"])
+
+
+def test_all_firms_of_a_workload_can_be_built() -> None:
+    for work in WORKLOADS.values():
+        if not work.missing:
+            parties = work.config("inline")["parties"]
+            assert len(parties) == work.firms
+            assert build(parties["firm_0007"]).dataset.client == 7
+
+
+def test_who_is_not_known_is_refused() -> None:
+    with pytest.raises(FedpactError, match=r"--who has \['inlin'\]; legal are 'plain loop'"):
+        clients.rows(chosen("--who", "inlin"))
+    with pytest.raises(FedpactError, match="no workload 'digit'; legal are digits, fashion"):
+        find_workload("digit")
+
+
+def test_the_memory_of_a_process_is_found() -> None:
+    before = tree_memory_mb(os.getpid())
+    held = np.ones(20_000_000)
+    assert tree_memory_mb(os.getpid()) > before + 100
+    assert held.sum() == 20_000_000
+
+
+@pytest.mark.long
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_engines_come_to_the_loss_of_the_plain_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--repeats", "1", "--workloads", "digits", "--who", "inline", "batched", "ray")
+    found = clients.rows(chosen(*words))
+    assert {row.name for row in found} == {"inline", "batched", "ray"}
+    assert not [row.void for row in found if row.void]
+    assert all(row.peak_mb for row in found if row.unit == "ms")
+    assert "x plain loop" in capsys.readouterr().out
