@@ -20,6 +20,7 @@ from torch import nn
 from parties.backbones import Backbone
 from parties.descent import Descent, Objective, cross_entropy, descent_of
 from parties.exchange import Array
+from parties.resident import sent
 from parties.training import Training, load_weights, reduced, weights_of
 
 Fitted = tuple[dict[str, Array], tuple[float, ...]]
@@ -137,7 +138,7 @@ class _Used:
             if tensor.device.type == "cpu":
                 np.copyto(tensor.numpy(), start[name], casting="same_kind")
             else:
-                tensor.copy_(torch.from_numpy(np.array(start[name])))
+                tensor.copy_(sent(torch.from_numpy(np.array(start[name])), tensor.device))
 
     @property
     def weights(self) -> dict[str, Array]:

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from parties.exchange import FedpactError, Weights
 from parties.files import write_whole
 from server.outcome import Outcome
+from server.transport import Sent
 from simulations.conclude import conclude
+from simulations.docket import RunDocket
 from simulations.engines import apps
 from simulations.results import RunFolder, load
 from simulations.study import study_of
-from tests.checks import SMALL_LOANS, contexts, hold_on, run_config
+from tests.checks import SMALL_HEART, SMALL_LOANS, contexts, hold_on, plain, run_config
 from tests.inline_grid import InlineGrid
 
 
@@ -143,3 +145,17 @@ def test_a_missing_session_is_named(tmp_path: Path) -> None:
     study = study_of(json.loads(config["config"]))
     with pytest.raises(FedpactError, match=r"lacks the session no_sharing-seed0"):
         conclude(study, RunFolder(tmp_path))
+
+
+def test_a_row_that_was_being_written_when_a_run_was_killed_is_dropped(tmp_path: Path) -> None:
+    study = study_of(plain(*SMALL_HEART))
+    docket, folder = RunDocket(study, RunFolder(tmp_path)), tmp_path / "messages.csv"
+    docket.audit(Sent(0, "", 0, "operator", "cleveland", "Enrol", "", 9, "no_sharing-seed0"))
+    docket.close()
+    whole = folder.read_bytes()
+    assert whole.count(b"\n") == 2
+    RunFolder(tmp_path).file(Outcome(0, "no_sharing", summaries={}, scores={}))
+    for cut in (1, 5, len(whole) - whole.find(b"\n") - 2):
+        folder.write_bytes(whole + whole[-cut - 1 : -1])
+        RunDocket(study, RunFolder(tmp_path)).close()
+        assert folder.read_bytes() == whole

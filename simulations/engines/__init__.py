@@ -1,4 +1,4 @@
-"""Engines: where the firms run. One interface, the same two Flower apps in all of them."""
+"""Engines: where the firms run. One interface, the same operator and firms in all of them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Job:
 
 
 class Engine(ABC):
-    """A place to run the ServerApp and the firms' ClientApps."""
+    """A place to run the operator and the firms."""
 
     @abstractmethod
     def plan(self, firms: int) -> list[str]:
