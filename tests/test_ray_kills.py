@@ -34,9 +34,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
-ROUNDS = 40
-STUDY = (*SMALL_HEART, "study.seeds=1", f"strategy.rounds={ROUNDS}", "strategy.local_epochs=40")
-STUDY_ROWS = 4 * ROUNDS  # of four firms, besides the header and what no_sharing trains
+ROUNDS, EPOCHS = 40, 40
+STUDY = (
+    *SMALL_HEART,
+    "study.seeds=1",
+    f"strategy.rounds={ROUNDS}",
+    f"strategy.local_epochs={EPOCHS}",
+)
+STUDY_ROWS = 4 * ROUNDS * EPOCHS  # of four firms, besides the header and what no_sharing trains
 
 
 def told(folder: Path) -> dict[str, Any]:
