@@ -358,15 +358,16 @@ class Transport:
         make = dict[str, Callable[[], Message]]()
         # One record a distinct question: engines send a broadcast's arrays once.
         packed: dict[int, Packed] = {}
+        facts: dict[int, Facts] = {}
         records: dict[tuple[int, ...], RecordDict] = {}
         for name in sorted(asked):
             requests = [request for _, request in asked[name]]
             for place, request in asked[name]:
                 if id(request) not in packed:
                     packed[id(request)] = self._packed(request)
+                    facts[id(request)] = Facts.of(packed[id(request)])
                 session = questions[place].session
-                facts = Facts.of(packed[id(request)])
-                self._audit(sent(request, facts, OPERATOR, name, session))
+                self._audit(sent(request, facts[id(request)], OPERATOR, name, session))
             key = tuple(map(id, requests))
             if key not in records:
                 tagged = [(self._tag(request), packed[id(request)]) for request in requests]

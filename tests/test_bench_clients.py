@@ -14,7 +14,7 @@ from parties.exchange import FedpactError, Weights
 from server.strategies import State
 from server.strategies.fedavg import FedAvg
 from simulations.bench import clients
-from simulations.bench.marked import Marked
+from simulations.bench.timed_fedavg import TimedFedAvg
 from simulations.bench.tree import tree_memory_mb
 from simulations.bench.workloads import WORKLOADS, find_workload
 from simulations.build import build
@@ -44,7 +44,7 @@ def test_a_workload_has_every_firms_own_examples_in_every_round(tmp_path: Path) 
 def test_marks_are_the_only_difference_to_fedavg(tmp_path: Path) -> None:
     updates = {f"f{i}": Weights({"w": np.full(3, float(i))}, i + 1) for i in range(3)}
     marks = tmp_path / "marks.jsonl"
-    ours, theirs = Marked(2, 1, str(marks), os.getpid()), FedAvg(rounds=2)
+    ours, theirs = TimedFedAvg(2, 1, str(marks), os.getpid()), FedAvg(rounds=2)
     state, due = State(), State()
     for _ in range(2):
         state, due = ours.combine(updates, state), theirs.combine(updates, due)
@@ -86,7 +86,7 @@ def test_the_memory_of_a_process_is_found() -> None:
 def test_engines_come_to_the_loss_of_the_plain_loop(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--repeats", "1", "--workloads", "digits", "--who", "inline", "batched", "ray")
     found = clients.rows(chosen(*words))
-    assert {row.name for row in found} == {"inline", "batched", "ray"}
+    assert {row.name for row in found} == {"plain loop", "inline", "batched", "ray"}
     assert not [row.void for row in found if row.void]
-    assert all(row.peak_mb for row in found if row.unit == "ms")
+    assert all(row.peak_mb for row in found if row.what.startswith("CPU of"))
     assert "x plain loop" in capsys.readouterr().out

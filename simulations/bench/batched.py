@@ -17,11 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, final
 
-import hydra
 import numpy as np
 import pandas as pd
 import torch
-from omegaconf import OmegaConf
 
 from parties.backbones import Backbone
 from parties.backbones.cnn import Cnn
@@ -35,6 +33,7 @@ from parties.exchange import Array
 from parties.fitting import Fit, Fitted
 from parties.training import Training, load_weights, random_seed, weights_of
 from simulations.bench.row import Bar, Row, add_count
+from simulations.bench.workloads import dealt
 from simulations.build import build
 from simulations.engines import Job
 
@@ -176,19 +175,10 @@ def _studies(firms: int, rounds: int, repeats: int) -> Row:
 
 
 def _config(engine: str, firms: int, rounds: int) -> dict[str, Any]:
-    """Ten firms' digits dealt to more; nothing of one repeat is remembered in the next."""
+    """Nothing of one repeat is remembered in the next."""
     words = [*STUDY, f"engine={engine}", f"strategy.rounds={rounds}"]
     words += ["engine.remember_mb=0"] * (engine == "batched")
-    with hydra.initialize_config_module("conf", version_base="1.3"):
-        config: Any = OmegaConf.to_container(hydra.compose("config", words), resolve=True)
-    one = json.dumps(config["parties"]["firm_1"])
-    config["parties"] = {}
-    for client in range(firms):
-        party = json.loads(one)
-        party["name"] = f"firm_{client:03}"
-        party["dataset"] |= {"client": client, "clients": firms}
-        config["parties"][party["name"]] = party
-    return dict(config)
+    return dealt(words, firms)
 
 
 def _curves(config: dict[str, Any]) -> Array:

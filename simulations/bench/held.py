@@ -37,7 +37,7 @@ def main() -> None:
         folder = Path(made)
         marks = folder / "marks.jsonl"
         config["strategy"] |= {
-            "_target_": "simulations.bench.marked.Marked",
+            "_target_": "simulations.bench.timed_fedavg.TimedFedAvg",
             "marks": str(marks),
             "root": os.getpid(),
         }

@@ -8,7 +8,7 @@ round, and the model that all start from. So one loss at the end is due from all
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -62,21 +62,10 @@ class Workload:
             return ""
         return "Fashion-MNIST is not installed: apt install dataset-fashion-mnist"
 
-    def config(self, engine: str, rounds: int | None = None, firms: int = 0) -> dict[str, Any]:
-        """The whole configuration: one firm's, dealt to all."""
-        count = firms or self.firms
-        words = [*COMMON, *self.words, f"engine={engine}"]
-        words += [f"strategy.rounds={1 + (rounds or self.rounds)}"]
-        with hydra.initialize_config_module("conf", version_base="1.3"):
-            found: Any = OmegaConf.to_container(hydra.compose("config", words), resolve=True)
-        one = json.dumps(found["parties"]["firm_1"])
-        found["parties"] = {}
-        for client in range(count):
-            party = json.loads(one)
-            party["name"] = f"firm_{client:04}"
-            party["dataset"] |= {"client": client, "clients": count}
-            found["parties"][party["name"]] = party
-        return dict(found)
+    def config(self, engine: str) -> dict[str, Any]:
+        """The whole configuration."""
+        words = (f"engine={engine}", f"strategy.rounds={1 + self.rounds}")
+        return dealt((*COMMON, *self.words, *words), self.firms)
 
     def write(self, path: Path) -> None:
         """All that a peer needs, as .npz: examples, who has which, in which order, the start."""
@@ -110,6 +99,20 @@ class Workload:
             rounds=rounds,
             model=self.model,
         )
+
+
+def dealt(words: Sequence[str], firms: int) -> dict[str, Any]:
+    """A configuration of ten firms who divide a pool, dealt to as many as are wanted."""
+    with hydra.initialize_config_module("conf", version_base="1.3"):
+        found: Any = OmegaConf.to_container(hydra.compose("config", list(words)), resolve=True)
+    one = json.dumps(found["parties"]["firm_1"])
+    found["parties"] = {}
+    for client in range(firms):
+        party = json.loads(one)
+        party["name"] = f"firm_{client:04}"
+        party["dataset"] |= {"client": client, "clients": firms}
+        found["parties"][party["name"]] = party
+    return dict(found)
 
 
 WORKLOADS = {

@@ -24,7 +24,8 @@ class Batched(Engine):
     """All firms in this process, one thread; small models of a kind train side by side.
 
     What cannot be batched (convolutions on a CPU, stopping rules, objectives of a backbone's own,
-    bfloat16) trains as with engine=inline, to the same bits; the rest to rounding.
+    bfloat16) or gains nothing (models whose products already fill a CPU) trains as with
+    engine=inline, to the same bits; the rest to rounding.
 
     Args:
         room_mb: what the models of a batch may take; None: what a CPU caches, or an eighth of a

@@ -20,7 +20,7 @@ from simulations.bench.tree import tree_cpu_seconds
 
 @final
 @dataclass(frozen=True)
-class Marked(Strategy):
+class TimedFedAvg(Strategy):
     """`FedAvg`, with a line of JSON for each round in a file.
 
     Args:
