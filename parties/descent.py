@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-threshold_backward = torch.ops.aten.threshold_backward
+threshold_backward = torch.ops.aten.threshold_backward.default
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """From a module, features (n, d) and labels (n,) to the loss that is to be lowered, a scalar."""
 
@@ -36,6 +36,8 @@ class Descent:
         module: it must stay on its device as long as this is used.
         objective: what is lowered.
     """
+
+    differentiates = True  # by autograd, which takes notes of every operation
 
     def __init__(self, module: nn.Module, objective: Objective) -> None:
         self.module, self._objective = module, objective
@@ -74,6 +76,10 @@ class Group:
         self._values = torch.cat([p.detach().reshape(-1) for p in own])
         self._gradient, self._scratch = (torch.empty_like(self._values) for _ in range(2))
         self._speed, self._anchor = torch.zeros_like(self._values), self._values
+        # As tensors of the CPU: torch makes one of every number that it is given, at the price of
+        # another operation.
+        wide = torch.promote_types(self._values.dtype, torch.float32)
+        self._rate, self._momentum = (torch.zeros((), dtype=wide) for _ in range(2))
         self._proximal = 0.0
         for parameter, view in zip(own, _views(self._values, own), strict=True):
             parameter.data = view
@@ -94,8 +100,8 @@ class Group:
         if self._proximal:
             torch.sub(self._values, self._anchor, out=self._scratch)
             self._gradient.add_(self._scratch.mul_(self._proximal))
-        self._speed.mul_(momentum).add_(self._gradient)
-        self._values.sub_(torch.mul(self._speed, rate, out=self._scratch))
+        self._speed.mul_(self._momentum.fill_(momentum)).add_(self._gradient)
+        self._values.sub_(torch.mul(self._speed, self._rate.fill_(rate), out=self._scratch))
 
 
 @final
@@ -104,6 +110,8 @@ class DenseDescent(Descent):
 
     What a small step costs is the call of every operation and what autograd notes of it.
     """
+
+    differentiates = False
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__(module, cross_entropy)
@@ -117,7 +125,8 @@ class DenseDescent(Descent):
         self._turned = [w.t() for w in self._weights]
         self._biases = [p.detach() for p in biases]
         self._of_weights, self._of_biases = group.gradients[::2], group.gradients[1::2]
-        self._minus: dict[int, Tensor] = {}  # by how many examples: there are two sizes, or three
+        # By how many examples: -1 for each, and their number. There are two sizes, or three.
+        self._counted: dict[int, tuple[Tensor, Tensor]] = {}
 
     def look(self, features: Tensor, targets: Tensor) -> Tensor:
         seen, out, count = list[Tensor](), features, features.shape[0]
@@ -125,10 +134,12 @@ class DenseDescent(Descent):
             seen.append(out.relu_() if bent else out)
             out = torch.addmm(bias, seen[-1], turned)
         told, labels = torch.log_softmax(out, 1), targets.unsqueeze(1)
-        lost = told.gather(1, labels).sum().neg_()
-        if count not in self._minus:
-            self._minus[count] = told.new_full((count, 1), -1.0)
-        slope = told.exp_().scatter_add_(1, labels, self._minus[count]).div_(count)
+        lost = functional.nll_loss(told, targets, reduction="sum")
+        if count not in self._counted:
+            minus, number = told.new_full((count, 1), -1.0), torch.tensor(float(count))
+            self._counted[count] = minus, number
+        minus, number = self._counted[count]
+        slope = told.exp_().scatter_add_(1, labels, minus).div_(number)
         for place in range(len(seen) - 1, -1, -1):
             torch.mm(slope.t(), seen[place], out=self._of_weights[place])
             torch.sum(slope, 0, out=self._of_biases[place])

@@ -126,6 +126,9 @@ class _Used:
     def __init__(self, module: nn.Module, objective: Objective) -> None:
         self.module, self.descent = module, descent_of(module, objective)
         self._tensors = dict(module.state_dict())
+        near = all(tensor.device.type == "cpu" for tensor in self._tensors.values())
+        # Of a module on the CPU the same numbers, as numpy's arrays.
+        self._arrays = {k: v.numpy() for k, v in self._tensors.items()} if near else {}
 
     def takes(self, start: Mapping[str, Array]) -> bool:
         """Whether these are weights of this module; else `load_weights` says what is wrong."""
@@ -134,16 +137,18 @@ class _Used:
         )
 
     def load(self, start: Mapping[str, Array]) -> None:
-        for name, tensor in self._tensors.items():
-            if tensor.device.type == "cpu":
-                np.copyto(tensor.numpy(), start[name], casting="same_kind")
-            else:
+        for name, array in self._arrays.items():
+            np.copyto(array, start[name], casting="same_kind")
+        if not self._arrays:
+            for name, tensor in self._tensors.items():
                 tensor.copy_(sent(torch.from_numpy(np.array(start[name])), tensor.device))
 
     @property
     def weights(self) -> dict[str, Array]:
         """What it has come to, arrays of the asker's own."""
-        return {k: v.cpu().numpy().copy() for k, v in self._tensors.items()}
+        if self._arrays:
+            return {k: v.copy() for k, v in self._arrays.items()}
+        return {k: v.cpu().numpy() for k, v in self._tensors.items()}
 
 
 @lru_cache(maxsize=8)

@@ -174,31 +174,34 @@ class Training:
         shuffle = torch.Generator().manual_seed(seed)
         epochs = epochs or self.epochs
         count = len(inputs)
-        steps = epochs * -(-count // self.batch_size)
+        size = self.batch_size
+        sizes = [min(size, count - begin) for begin in range(0, count, size)]
+        steps = epochs * len(sizes)
         losses, judged, step = list[float](), list[float](), 0
-        last = time.thread_time()
-        for _ in range(epochs):
-            total = torch.zeros((), device=device)
-            order = sent(torch.randperm(count, generator=shuffle), device)
-            for batch in torch.split(order, self.batch_size):
-                looked = inputs.index_select(0, batch), targets.index_select(0, batch)
-                lost = descent.look(*looked)
-                rate = self.learning_rate
-                if self.schedule == "linear":
-                    rate *= 1 - step / steps
-                descent.step(rate, self.momentum, self.weight_decay)
-                total += lost
-                step += 1
-                if watch is not None:
-                    value, now = float(lost) / len(batch), time.thread_time()
-                    watch(value, now - last)
-                    last = now
-            losses.append(float(total) / count)
-            if validation is not None and self.stopping.needs_validation:
-                judged.append(self.loss(module, *validation))
-                module.train()
-            if self.stopping.stops(losses, judged):
-                break
+        last = time.thread_time() if watch is not None else 0.0
+        with torch.inference_mode(not descent.differentiates):
+            for _ in range(epochs):
+                total = torch.zeros((), device=device)
+                order = sent(torch.randperm(count, generator=shuffle), device)
+                for batch in order.split_with_sizes(sizes):
+                    looked = inputs.index_select(0, batch), targets.index_select(0, batch)
+                    lost = descent.look(*looked)
+                    rate = self.learning_rate
+                    if self.schedule == "linear":
+                        rate *= 1 - step / steps
+                    descent.step(rate, self.momentum, self.weight_decay)
+                    total += lost
+                    step += 1
+                    if watch is not None:
+                        value, now = float(lost) / len(batch), time.thread_time()
+                        watch(value, now - last)
+                        last = now
+                losses.append(float(total) / count)
+                if validation is not None and self.stopping.needs_validation:
+                    judged.append(self.loss(module, *validation))
+                    module.train()
+                if self.stopping.stops(losses, judged):
+                    break
         return tuple(losses)
 
     def loss(self, module: nn.Module, features: Array, labels: Array) -> float:

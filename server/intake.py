@@ -43,6 +43,7 @@ from parties.exchange import (
 )
 from parties.masking.keys import useful
 
+LEGAL = frozenset(map(np.dtype, (np.float32, np.float64, np.int64)))  # of tensors
 MOST_EPOCHS = 10_000
 MOST_ABREAST = 64
 
@@ -173,7 +174,7 @@ def _trained(request: Request, answer: Trained, known: Declaration, limits: Limi
         raise UnacceptableError(
             f"sent {len(answer.losses)} losses for {request.epochs or 'its own'} epochs"
         )
-    if not np.all(np.isfinite(answer.losses)):
+    if not all(map(math.isfinite, answer.losses)):
         raise UnacceptableError("a training loss is not finite")
     bare = request.terms.models and not request.terms.secure
     for name, due in (("weights", bare), ("masked", request.terms.secure)):
@@ -199,22 +200,23 @@ def _trained(request: Request, answer: Trained, known: Declaration, limits: Limi
 
 
 def _weights(weights: Weights, known: Declaration, limits: Limits) -> None:
-    if set(weights.arrays) != set(known.tensors):
+    if weights.arrays.keys() != known.tensors.keys():
         odd = sorted(set(weights.arrays) ^ set(known.tensors))
         raise UnacceptableError(f"tensor names differ from the declared ones: {', '.join(odd)}")
     squares = 0.0
     for name, array in weights.arrays.items():
-        if array.shape != tuple(known.tensors[name]):
+        if array.shape != known.tensors[name]:
             raise UnacceptableError(
                 f"{name} has shape {array.shape}, declared {known.tensors[name]}"
             )
-        if name in known.parameters and array.dtype.kind != "f":
+        real = array.dtype.kind == "f"
+        if not real and name in known.parameters:
             raise UnacceptableError(f"{name} is trained, and came as {array.dtype}; send floats")
-        if array.dtype not in (np.float32, np.float64, np.int64):
+        if array.dtype not in LEGAL:
             raise UnacceptableError(
                 f"{name} has dtype {array.dtype}; legal are float32, float64, int64"
             )
-        square = float(np.vdot(array, array)) if array.dtype.kind == "f" else 0.0
+        square = float(np.vdot(array, array)) if real else 0.0
         if not math.isfinite(square) and not np.all(np.isfinite(array)):
             raise UnacceptableError(f"{name} holds values that are not finite")
         squares += square

@@ -148,7 +148,7 @@ class _Table:
     """A CSV file that values of one kind are appended to."""
 
     def __init__(self, path: Path, columns: list[str]) -> None:
-        self._columns, self._cells = columns, attrgetter(*columns)
+        self._places, self._cells = {c: i for i, c in enumerate(columns)}, attrgetter(*columns)
         self._file = path.open("a", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file, lineterminator="\n")
         self._flushed = time.monotonic()
@@ -157,7 +157,7 @@ class _Table:
         """Add a row: the value's fields, or what stands in their place."""
         cells = list(self._cells(value))
         for column, cell in instead.items():
-            cells[self._columns.index(column)] = cell
+            cells[self._places[column]] = cell
         self._writer.writerow(cells)
         if time.monotonic() - self._flushed > SHOWN_S:
             self.flush()

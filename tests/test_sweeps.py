@@ -31,7 +31,7 @@ from simulations.sweeps.grid import Grid
 from simulations.sweeps.held import hold_jobs
 from simulations.sweeps.journal import Journal
 from simulations.sweeps.launch import Launch
-from simulations.sweeps.limits import OUT_OF_MEMORY, OUT_OF_TIME, JobLimits
+from simulations.sweeps.limits import OUT_OF_MEMORY, OUT_OF_TIME, Clock, JobLimits, OutOfTimeError
 from simulations.sweeps.run import Progress, Unwatched, hold_sweep
 from tests.checks import SMALL_HEART, contexts, hold_on, run_config
 from tests.inline_grid import InlineGrid
@@ -342,6 +342,25 @@ def test_a_job_over_its_time_fails_and_the_next_is_held(composing: None) -> None
     assert [row["status"] for row in rows] == ["ok", "failed", "ok"]
     assert rows[1]["error"] == OUT_OF_TIME
     assert "launch.timeout_s=3" in rows[1]["message"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_job_whose_end_of_time_is_dropped_is_told_again() -> None:
+    class Dropped:
+        def __del__(self) -> None:
+            for _ in itertools.count():
+                pass
+
+    def work() -> None:
+        dropped = [Dropped()]
+        dropped.clear()  # what is raised in there goes no further
+        assert clock.over
+        for _ in itertools.count():
+            pass
+
+    clock = Clock(0.05)
+    with pytest.raises(OutOfTimeError), clock.running():
+        work()
 
 
 def test_a_job_over_its_memory_fails_and_the_next_is_held(composing: None) -> None:

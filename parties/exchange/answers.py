@@ -11,6 +11,7 @@ import numpy as np
 
 from parties.exchange.checks import (
     Array,
+    ExchangeError,
     amount,
     count,
     flag,
@@ -97,14 +98,15 @@ class Trained:
     def __post_init__(self) -> None:
         count(self.examples, "trained.examples")
         numeric(self.spent, "trained.spent", 1, "f")
+        spent = self.spent.tolist()
         require(
-            self.spent.shape == (4,) and bool(np.all(np.isfinite(self.spent) & (self.spent >= 0))),
+            len(spent) == 4 and all(0 <= value < math.inf for value in spent),
             "trained.spent must be four finite numbers >= 0: CPU and GPU seconds, joules, kg CO2e.",
         )
-        require(
-            self.known in ("measured", "estimated"),
-            f"trained.known is {self.known!r}; legal are measured and estimated.",
-        )
+        if self.known not in ("measured", "estimated"):
+            raise ExchangeError(
+                f"trained.known is {self.known!r}; legal are measured and estimated."
+            )
         require(
             self.examples > 0 or (self.weights is None and self.masked is None and not self.losses),
             "trained.examples is 0; a firm that trained on nothing sends no losses and no weights.",

@@ -28,10 +28,9 @@ def require(condition: bool, problem: str) -> None:
 
 def count(value: object, name: str, least: int = 0) -> None:
     """A whole number >= least."""
-    require(
-        isinstance(value, int) and not isinstance(value, bool) and value >= least,
-        f"{name} is {value!r}; a count is a whole number >= {least}.",
-    )
+    # The words are made where they are needed only: all of every message comes by here.
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ExchangeError(f"{name} is {value!r}; a count is a whole number >= {least}.")
 
 
 def amount(value: object, name: str) -> None:
@@ -42,12 +41,14 @@ def amount(value: object, name: str) -> None:
 
 def flag(value: object, name: str) -> None:
     """True or false."""
-    require(isinstance(value, bool), f"{name} is {value!r}; legal are true and false.")
+    if not isinstance(value, bool):
+        raise ExchangeError(f"{name} is {value!r}; legal are true and false.")
 
 
 def text(value: object, name: str) -> None:
     """A text that is not empty."""
-    require(isinstance(value, str) and bool(value), f"{name} is {value!r}; a name is not empty.")
+    if not isinstance(value, str) or not value:
+        raise ExchangeError(f"{name} is {value!r}; a name is not empty.")
 
 
 def signed(value: object, name: str) -> None:
@@ -58,15 +59,12 @@ def signed(value: object, name: str) -> None:
 
 def instance(value: object, name: str, kind: type, optional: bool = False) -> None:
     """Of this type; or None, where it is optional."""
-    require(
-        isinstance(value, kind) or (optional and value is None),
-        f"{name} is {type(value).__name__}, not {kind.__name__}.",
-    )
+    if not isinstance(value, kind) and not (optional and value is None):
+        raise ExchangeError(f"{name} is {type(value).__name__}, not {kind.__name__}.")
 
 
 def numeric(value: object, name: str, ndim: int | None = None, kinds: str = "iuf") -> None:
     """An array of numbers; kinds are those of its dtype."""
-    # The words are made where they are needed only: every array of every message comes by here.
     if not isinstance(value, np.ndarray):
         raise ExchangeError(f"{name} is {type(value).__name__}, not an array.")
     if value.dtype.kind not in kinds:

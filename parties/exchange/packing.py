@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -67,6 +66,7 @@ TYPES: Mapping[str, type] = {
         *(Refusal, Fault),
     )
 }
+PLAIN = frozenset({str, int, float, bool, type(None)})
 _MESSAGES = (*Request.__args__, *Answer.__args__)
 
 
@@ -89,12 +89,15 @@ def pack(message: Message) -> Packed:
     arrays: dict[str, Array] = {}
 
     def plain(value: Any, path: str) -> Any:
+        if type(value) in PLAIN:
+            return value
         if isinstance(value, np.ndarray):
             arrays[path] = value
             return {"array": path}
-        if dataclasses.is_dataclass(value):
+        kind = type(value).__name__
+        if TYPES.get(kind) is type(value):
             inner = {name: plain(part, f"{path}.{name}") for name, part in vars(value).items()}
-            return {"type": type(value).__name__, "fields": inner}
+            return {"type": kind, "fields": inner}
         if isinstance(value, Mapping):
             return {"map": {key: plain(item, f"{path}.{key}") for key, item in value.items()}}
         if isinstance(value, tuple):

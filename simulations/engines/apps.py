@@ -5,6 +5,7 @@ All are built from the configuration, as text with its sha256: what travels to e
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 from base64 import b64decode, b64encode
@@ -113,7 +114,13 @@ def hold_direct(job: Job, crew_of: Callable[[str, tuple[str, ...]], Crew]) -> No
     arguments = (job.config, digest, str(job.folder))
     with closing(_docket(job.config, digest, job.folder)) as docket:
         crew = crew_of(f"{__name__}:{firm.__name__}", arguments)
-        hold_docket(docket, Direct(crew, docket.limits, docket.audit))
+        # What was built stays: for Python to look through all of it again takes as long as some
+        # rounds of small models.
+        gc.freeze()
+        try:
+            hold_docket(docket, Direct(crew, docket.limits, docket.audit))
+        finally:
+            gc.unfreeze()
 
 
 def hold_here(job: Job, together: Together = in_turn) -> None:

@@ -31,6 +31,7 @@ from parties.exchange import (
     Request,
     pack,
 )
+from parties.exchange.packing import PLAIN
 from parties.memory import Memory
 from server.intake import Limits, UnacceptableError, accept
 from server.transport import OPERATOR, Answers, Facts, Sent, check_enrolled, enough, sent
@@ -195,6 +196,8 @@ class Here:
         """The replies. In one process nothing can be interrupted, so that `wait_s` is not used."""
         names = sorted(requests)
         given = self._together([partial(self._call, name, requests[name]) for name in names])
+        for answer in given:
+            keep_from_writing(answer)
         return {n: reply_of(answer, facts) for n, answer in zip(names, given, strict=True)}
 
     def _call(self, name: str, request: Request) -> Answer:
@@ -215,8 +218,7 @@ class Here:
 
 
 def reply_of(answer: Answer, facts: bool) -> Reply:
-    """An answer that nobody may write to any more, with what the audit wants to know of it."""
-    keep_from_writing(answer)
+    """An answer, with what the audit wants to know of it."""
     return Reply(answer, Facts.of(pack(answer)) if facts else None)
 
 
@@ -298,6 +300,8 @@ class AnswerCache:
 
 def _arrays(value: object) -> list[Array]:
     """All arrays of a message."""
+    if type(value) in PLAIN:
+        return []
     if isinstance(value, np.ndarray):
         return [value]
     if isinstance(value, Mapping):

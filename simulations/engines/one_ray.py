@@ -18,6 +18,7 @@ from uuid import uuid4
 from simulations.engines.marked import kill, marked, stop_marked
 from simulations.source import copy_code
 
+INLINE = 1 << 22  # bytes
 MARK = "FEDPACT_RAY"  # in the environment of every process of a Ray that was started here
 
 
@@ -50,8 +51,13 @@ def start(num_cpus: int, num_gpus: int) -> None:
             num_gpus=num_gpus,
             include_dashboard=False,
             _temp_dir=folder,
-            # Nobody reads its history of calls, which would grow with every round.
-            _system_config={"task_events_report_interval_ms": 0},
+            _system_config={
+                # Nobody reads its history of calls, which would grow with every round.
+                "task_events_report_interval_ms": 0,
+                # Answers of this size come with the call that asks for them: to store and fetch
+                # them takes more of small firms' time than to copy them.
+                "max_direct_call_object_size": INLINE,
+            },
         )
     finally:
         del os.environ[MARK]  # of Ray's processes only, not of others that are started later

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import time
@@ -14,12 +15,14 @@ import ray
 
 from parties.exchange import Declaration, Request
 from parties.memory import Memory
-from simulations.engines.direct import OneFirm, Reply, keep_from_writing, reply_of
+from simulations.engines.bundle import Bundle
+from simulations.engines.direct import OneFirm, Reply, reply_of
 from simulations.engines.placement import largest_first
 from simulations.source import code_digest
 
 AWAY_S = 120.0  # Ray takes a while to see that a machine is lost: until then, ask again
 PAUSE_S = 0.5
+SMALL = 1 << 16  # bytes: to store less costs more than to send it with every call
 
 
 def start_workers(count: int, num_cpus: float, num_gpus: float) -> list[Any]:
@@ -36,7 +39,7 @@ class Worker:
     """What one Ray actor does: answers for its firms, one after the other."""
 
     def __init__(self) -> None:
-        self._job = ""
+        self._job, self._opened = "", Bundle.of(None)
         self._firms: dict[str, OneFirm] = {}
 
     def code(self) -> str:
@@ -46,31 +49,41 @@ class Worker:
     def answer(
         self,
         job: str,
-        opened: list[Any],
+        opened: Bundle | None,
         names: list[str],
         places: list[int],
         facts: bool,
-        *requests: Request,
-    ) -> list[Reply]:
-        """The replies of these firms.
+        *questions: Bundle,
+    ) -> Bundle | None:
+        """The replies of these firms, a list of `Reply`; None: `opened` is needed.
 
         Args:
             job: names the job; a new one is opened with what is in `opened`.
-            places: for each firm, which of `requests` is its question.
+            places: for each firm, which of `questions` is its own.
             facts: whether they are wanted of the answers.
         """
         if job != self._job:
-            self._firms, self._job = {}, job
-        for request in requests:
-            keep_from_writing(request)
-        return [
-            reply_of(self._firm(name, opened).answer(requests[place]), facts)
-            for name, place in zip(names, places, strict=True)
-        ]
+            if opened is None:
+                return None
+            self._firms, self._job, self._opened = {}, job, opened
+            gc.unfreeze()
+        requests: list[Request] = [question.open() for question in questions]
+        before = len(self._firms)
+        told = Bundle.of(
+            [
+                reply_of(self._firm(name).answer(requests[place]), facts)
+                for name, place in zip(names, places, strict=True)
+            ]
+        )
+        if len(self._firms) > before:
+            # They stay for the whole job: Python need not look in them again for what may go, which
+            # takes as long as some rounds of small models.
+            gc.freeze()
+        return told
 
-    def _firm(self, name: str, opened: list[Any]) -> OneFirm:
+    def _firm(self, name: str) -> OneFirm:
         if name not in self._firms:
-            reference, arguments = ray.get(opened[0])
+            reference, arguments = self._opened.open()
             module, maker = reference.split(":")
             firm = getattr(importlib.import_module(module), maker)(name, *arguments)
             self._firms[name] = OneFirm(name, firm.answer, Memory(), spared=True)
@@ -80,10 +93,11 @@ class Worker:
 @final
 @dataclass(frozen=True)
 class _Call:
-    """One call of a worker: of which firms, how it is made again, and until when."""
+    """One call of a worker: of which firms, how it is made (given what opens the job, where the
+    worker does not know it), and until when it is made again."""
 
     names: Sequence[str]
-    send: Callable[[], Any]
+    send: Callable[[Any], Any]
     until: float
 
     def lost(self, why: str) -> dict[str, Reply]:
@@ -105,7 +119,7 @@ class RayCrew:
         self, actors: Sequence[Any], maker: str, arguments: tuple[Any, ...], names: Sequence[str]
     ) -> None:
         self._actors, self._job = list(actors), os.urandom(8).hex()
-        self._opened = [ray.put((maker, arguments))]
+        self._opened = ray.put(Bundle.of((maker, arguments)))
         self._home = {name: i % len(actors) for i, name in enumerate(sorted(names))}
         self._asked = False
 
@@ -121,24 +135,23 @@ class RayCrew:
         stacks: dict[int, list[str]] = {}
         for name in sorted(requests):
             stacks.setdefault(self._home[name], []).append(name)
-        stored: dict[int, Any] = {}  # a question that many are asked is stored once
+        stored: dict[int, Any] = {}
         asked: dict[Any, _Call] = {}
         for home, names in stacks.items():
             different = list({id(requests[name]): requests[name] for name in names}.values())
             order = {id(request): place for place, request in enumerate(different)}
             for request in different:
                 if id(request) not in stored:
-                    stored[id(request)] = ray.put(request)
+                    stored[id(request)] = _sendable(request)
             send = partial(
-                self._actors[home].answer.remote,
-                self._job,
-                self._opened,
+                self._send,
+                home,
                 names,
                 [order[id(requests[name])] for name in names],
                 facts,
-                *(stored[id(request)] for request in different),
+                [stored[id(request)] for request in different],
             )
-            asked[send()] = _Call(names, send, time.monotonic() + AWAY_S)
+            asked[send(None)] = _Call(names, send, time.monotonic() + AWAY_S)
         late = Reply(None, lost=f"no answer within {wait_s:g} s")
         found = dict.fromkeys(requests, late)
         while asked:
@@ -148,16 +161,33 @@ class RayCrew:
             if not done:
                 break
             call = asked.pop(done[0])
-            replies = _replies(done[0], call)
-            if replies is None:
-                time.sleep(PAUSE_S)
-                asked[call.send()] = call
+            try:
+                replies = _replies(done[0], call)
+            except _UnopenedError:
+                asked[call.send(self._opened)] = call
             else:
-                found.update(replies)
+                if replies is None:
+                    time.sleep(PAUSE_S)
+                    asked[call.send(None)] = call
+                else:
+                    found.update(replies)
         if not self._asked:
             self._asked = True
             self._deal_out(found)
         return found
+
+    def _send(
+        self,
+        home: int,
+        names: Sequence[str],
+        places: Sequence[int],
+        facts: bool,
+        questions: Sequence[Any],
+        opened: Any,
+    ) -> Any:
+        """Call an actor."""
+        answer = self._actors[home].answer
+        return answer.remote(self._job, opened, names, places, facts, *questions)
 
     def _deal_out(self, replies: Mapping[str, Reply]) -> None:
         """Give the firms that have just enrolled to actors by their examples.
@@ -171,10 +201,25 @@ class RayCrew:
             self._home = largest_first(sizes, len(self._actors))
 
 
+@final
+class _UnopenedError(Exception):
+    """The worker does not know the job: it is asked for the first time, or was started again."""
+
+
+def _sendable(request: Request) -> Any:
+    """A question as an argument of calls; a large one is stored once, however many are asked."""
+    bundle = Bundle.of(request)
+    return bundle if bundle.nbytes < SMALL else ray.put(bundle)
+
+
 def _replies(future: Any, call: _Call) -> dict[str, Reply] | None:
-    """What came of a call; None where it is to be made again."""
+    """What came of a call; None where it is to be made again.
+
+    Raises:
+        _UnopenedError: it is to be made with what opens the job.
+    """
     try:
-        replies: list[Reply] = ray.get(future)
+        told = ray.get(future)
     except ray.exceptions.ActorUnavailableError as fault:
         if time.monotonic() < call.until:
             return None
@@ -183,4 +228,6 @@ def _replies(future: Any, call: _Call) -> dict[str, Reply] | None:
         return call.lost(repr(fault.cause))
     except ray.exceptions.RayError as fault:
         return call.lost(type(fault).__name__)
-    return dict(zip(call.names, replies, strict=True))
+    if told is None:
+        raise _UnopenedError
+    return dict(zip(call.names, told.open(), strict=True))

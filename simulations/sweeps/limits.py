@@ -17,6 +17,7 @@ from parties.energy import own_seconds
 
 OUT_OF_TIME, OUT_OF_MEMORY = "OutOfTime", "OutOfMemory"
 GB = 1 << 30
+AGAIN_S = 1.0  # between one signal that a time is over and the next
 
 
 @final
@@ -83,7 +84,9 @@ class Clock:
         if self.limit and threading.current_thread() is threading.main_thread():
             self._handler = signal.signal(signal.SIGALRM, self._over)
             left = max(self.limit - self.spent, 1e-3)
-            self._timer, self._set = signal.setitimer(signal.ITIMER_REAL, left)[0], monotonic()
+            # Again and again: Python drops what is raised while it collects garbage.
+            put_off, _ = signal.setitimer(signal.ITIMER_REAL, left, AGAIN_S)
+            self._timer, self._set = put_off, monotonic()
 
     def _stop(self) -> None:
         self.spent += own_seconds()[1] - self._since
