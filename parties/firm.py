@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import final
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 from parties import privacy
 from parties.backbones import Backbone
@@ -52,7 +51,7 @@ from parties.exchange import (
 )
 from parties.masking.masker import Masker
 from parties.memory import Memory
-from parties.models import LEAST_IN_SUM, Model, Models
+from parties.models import LEAST_IN_SUM, Model, Models, auc
 from parties.reuse.adopt import Adopter
 from parties.reuse.checked import Checker, problems_of
 from parties.reuse.gate import Gate
@@ -437,7 +436,7 @@ class Firm:
             payoffs=earned if told else None,
             # Scores are the operator's: ranked as it likes, they would tell of chosen clients.
             scores={
-                name: float(roc_auc_score(classes, scores))
+                name: auc(classes, scores)
                 for name, scores in settle.scored.items()
                 if both and told
             },

@@ -35,8 +35,7 @@ from functools import lru_cache
 from typing import final
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import log_ndtr, ndtri
+import scipy
 
 from parties.exchange import Array, Asking, Offer, Play, Query, Terms, truthful
 from parties.memory import Memory
@@ -151,7 +150,7 @@ def blurred(
     clip = terms.update_clip
     share = min(1.0, clip / norm) if 0 < norm < math.inf else float(norm == 0)
     scale = noise_scale(terms)
-    normal = ndtri(draw.uniform(sum(a.size for a in learnt)))
+    normal = scipy.special.ndtri(draw.uniform(sum(a.size for a in learnt)))
     found, used = {name: np.array(array) for name, array in start.items()}, 0
     for name, update in zip(names, learnt, strict=True):
         kept = share * update if share else np.zeros(update.shape)
@@ -181,8 +180,8 @@ def gaussian_delta(epsilon: float, multiplier: float, rounds: int = 1) -> float:
     0.126937
     """
     mu = math.sqrt(rounds) / multiplier
-    above = log_ndtr(mu / 2 - epsilon / mu)
-    below = epsilon + log_ndtr(-mu / 2 - epsilon / mu)
+    above = scipy.special.log_ndtr(mu / 2 - epsilon / mu)
+    below = epsilon + scipy.special.log_ndtr(-mu / 2 - epsilon / mu)
     return float(-math.exp(above) * math.expm1(min(below - above, 0.0)))
 
 
@@ -196,7 +195,7 @@ def noise_multiplier(epsilon: float, delta: float, rounds: int = 1) -> float:
     >>> round(noise_multiplier(1.0, 1e-5), 4)
     3.7306
     """
-    found = brentq(
+    found = scipy.optimize.brentq(
         lambda log: math.log(max(gaussian_delta(epsilon, math.exp(log)), 1e-300) / delta),
         math.log(1e-6),
         math.log(1e12),
@@ -212,7 +211,9 @@ def gaussian_epsilon(multiplier: float, delta: float, rounds: int = 1) -> float:
     high = 1.0
     while gaussian_delta(high, multiplier, rounds) > delta:
         high *= 2
-    return float(brentq(lambda e: gaussian_delta(e, multiplier, rounds) - delta, 0.0, high))
+    return float(
+        scipy.optimize.brentq(lambda e: gaussian_delta(e, multiplier, rounds) - delta, 0.0, high)
+    )
 
 
 # ----------------------------------------------------------------------------------------- policy

@@ -36,6 +36,7 @@ def hold_rounds(
     if terms.models:
         progress = replace(begin, riders=tuple(sorted({*begin.riders, *case.riders})))
     for turn in range(begin.state.turn, max(terms.rounds, 1)):
+        updates.clear()  # the next are as large
         progress, updates = _round(case, terms, ask, record, progress, turn)
         if no_deal(case, barred(case, progress)):
             break

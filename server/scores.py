@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 
 from parties.exchange import Array, Predictions
 
 
 def auc(labels: Array, probs: Array) -> float:
     """Area under the ROC curve of probabilities (n,) of class 1; nan if only one class is there."""
-    return float(roc_auc_score(labels, probs)) if len(np.unique(labels)) == 2 else float("nan")
+    if len(np.unique(labels)) != 2:
+        return float("nan")
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(labels, probs))
 
 
 def stacked(
@@ -23,6 +25,8 @@ def stacked(
         fit: both firms' predictions on the clients it is fitted on, with true classes `labels`.
         on: both firms' predictions for the clients it is asked about.
     """
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression().fit(_log_odds(fit), labels)
     probs: Array = model.predict_proba(_log_odds(on))[:, 1]
     return probs

@@ -19,6 +19,7 @@ from parties.exchange import (
     Declaration,
     Enrol,
     ExchangeError,
+    Facts,
     Fault,
     FedpactError,
     Measure,
@@ -63,21 +64,6 @@ class Sent:
     carries: str
     bytes: int
     session: str = ""
-
-
-@final
-@dataclass(frozen=True)
-class Facts:
-    """What the audit says of a message, whoever got it: its kind, its arrays by name, its size."""
-
-    kind: str
-    carries: str
-    bytes: int
-
-    @classmethod
-    def of(cls, packed: Packed) -> Facts:
-        size = len(packed.text.encode()) + sum(a.nbytes for a in packed.arrays.values())
-        return cls(packed.kind, " ".join(sorted(packed.arrays)), size)
 
 
 @final

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from parties.exchange import Array, FedpactError
 from server.game.dominance import BASELINE as BASELINE
@@ -113,7 +113,7 @@ def _interval(
         return Interval(mean, mean, mean, clients, None if mean == 0 else 1)
     # With few seeds their variance is hardly known: t is wide then, whatever it comes out as.
     freedom = seeds - 1 if seeds > 1 else math.inf
-    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
+    half = float(scipy.stats.t.ppf((1 + confidence) / 2, freedom)) * error
     needed = math.ceil(clients * (half / mean) ** 2) if mean else None
     return Interval(mean, mean - half, mean + half, clients, needed)
 

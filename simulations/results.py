@@ -11,10 +11,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
-import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load as load_arrays
@@ -24,6 +23,9 @@ from parties.exchange import Array, FedpactError, Weights
 from parties.files import digest, read_marked, write_marked, write_whole
 from server.outcome import Outcome, Progress, Summary
 from server.strategies import State
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger("fedpact")
 
@@ -288,6 +290,8 @@ def load(path: str | Path) -> pd.DataFrame:
     Raises:
         FedpactError: the folder holds no finished run.
     """
+    import pandas as pd
+
     folder = Path(path)
     try:
         rows = pd.read_csv(folder / "payoffs.csv")

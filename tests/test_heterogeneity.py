@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.datasets import load_digits
 
 from parties.backbones.cnn import Cnn
 from parties.backbones.mlp import Mlp
@@ -538,3 +539,10 @@ def test_an_impossible_heterogeneity_is_refused_with_what_is_legal(
 def test_firms_of_one_pool_are_equal_but_for_their_place() -> None:
     assert replace(Digits(3), client=0) == Digits(0)
     assert Digits(0) != Digits(0, partition=Dirichlet())
+
+
+def test_the_digits_are_those_of_scikit_learn() -> None:
+    pixels, labels = load_digits(return_X_y=True)
+    pool = Digits(client=0, clients=2).pool()
+    np.testing.assert_array_equal(pool.pixels, pixels)
+    np.testing.assert_array_equal(pool.labels, labels)

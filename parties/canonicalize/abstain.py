@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from parties.exchange import Array, FedpactError
 
@@ -72,7 +72,7 @@ def threshold_for_accuracy(
         # All cases of one margin are accepted or none.
         lowest = strictest[round(step) - 1]
         taken = int(np.searchsorted(-strictest, -lowest, "right"))
-        if stats.binom.sf(hits[taken - 1] - 1, taken, required) > 1 - confidence:
+        if scipy.stats.binom.sf(hits[taken - 1] - 1, taken, required) > 1 - confidence:
             break
         found = float(lowest)
     return found

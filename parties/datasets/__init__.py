@@ -9,11 +9,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import final
-
-import pandas as pd
+from typing import TYPE_CHECKING, final
 
 from parties.exchange import Array, FedpactError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FILES = Path(__file__).parent / "files"
 
@@ -89,7 +90,14 @@ class Dataset(ABC):
 
 @cache
 def read_csv(name: str, sha256: str) -> pd.DataFrame:
-    """A table shipped with the package, read only if it is the file we know.
+    """A table shipped with the package, see `read_known`."""
+    import pandas as pd
+
+    return pd.read_csv(io.BytesIO(read_known(name, sha256)))
+
+
+def read_known(name: str, sha256: str) -> bytes:
+    """A packed file shipped with the package, unpacked, read only if it is the one we know.
 
     Raises:
         FedpactError: the file is missing or not the known one.
@@ -107,4 +115,4 @@ def read_csv(name: str, sha256: str) -> pd.DataFrame:
             f"The data file {path} has sha256 {found}, expected {sha256}: it was changed or cut "
             "off. Restore it from the repository (git checkout) and run again."
         )
-    return pd.read_csv(io.BytesIO(gzip.decompress(content)))
+    return gzip.decompress(content)

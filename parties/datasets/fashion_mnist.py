@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -109,31 +112,62 @@ def _hashes(folder: str) -> dict[str, str]:
 @lru_cache(maxsize=1)
 def _read(folder: str) -> tuple[Pool, int]:
     """The training images and then the test images, and how many are for training."""
-    pixels, labels = [], []
-    for images, names in (FILES[:2], FILES[2:]):
-        pixels.append(_idx(folder, images, 3))
-        labels.append(_idx(folder, names, 1).astype(np.int64))
-        if len(pixels[-1]) != len(labels[-1]) or labels[-1].max(initial=0) >= FashionMnist.classes:
+    shapes = [_shape(_file(folder, name), 3) for name in (FILES[0], FILES[2])]
+    flat = np.empty((sum(shape[0] for shape in shapes), math.prod(shapes[0][1:])), np.uint8)
+    labels, end = list[Array](), 0
+    for shape, images, names in zip(shapes, FILES[::2], FILES[1::2], strict=True):
+        _read_idx(_file(folder, images), 3, flat[end : end + shape[0]])
+        end += shape[0]
+        found = np.empty(_shape(_file(folder, names), 1), np.uint8)
+        _read_idx(_file(folder, names), 1, found)
+        labels.append(found.astype(np.int64))
+        if shape[0] != len(labels[-1]) or labels[-1].max(initial=0) >= FashionMnist.classes:
             raise FedpactError(
                 f"{_file(folder, names)} has {len(labels[-1])} labels up to "
-                f"{labels[-1].max(initial=0)} for {len(pixels[-1])} images; legal is one from 0 to "
+                f"{labels[-1].max(initial=0)} for {shape[0]} images; legal is one from 0 to "
                 "9 an image. Install the files again: apt install --reinstall "
                 "dataset-fashion-mnist."
             )
-    flat = np.concatenate([part.reshape(len(part), -1) for part in pixels])
     return Pool(flat, np.concatenate(labels), white=255.0), len(labels[0])
 
 
-def _idx(folder: str, name: str, dimensions: int) -> Array:
-    """An idx file: 0, 0, 8 (bytes), the number of dimensions, sizes (big-endian), the bytes."""
-    file = _file(folder, name)
+def _shape(file: Path, dimensions: int) -> tuple[int, ...]:
+    """Sizes of an idx file of bytes."""
+    with _opened(file, dimensions) as (_, shape):
+        return shape
+
+
+def _read_idx(file: Path, dimensions: int, into: Array) -> None:
+    """Read an idx file to where its bytes belong, so that there is no second copy of a large one.
+
+    Args:
+        into: (size, ...) uint8, contiguous.
+    """
+    with _opened(file, dimensions) as (content, shape):
+        if math.prod(shape) != into.size:
+            raise ValueError(f"its sizes are {shape}")
+        room = into.reshape(-1).data
+        read = 0
+        while read < len(room) and (count := content.readinto(room[read:])):
+            read += count
+        if read < len(room) or content.read(1):
+            raise ValueError(f"its sizes are {shape}, and it has other than {len(room)} bytes")
+
+
+@contextmanager
+def _opened(file: Path, dimensions: int) -> Iterator[tuple[Any, tuple[int, ...]]]:
+    """An idx file behind its head: 0, 0, 8 (bytes), the number of dimensions, sizes (big-endian).
+
+    Raises:
+        FedpactError: it is not such a file; also where what is read of it says so.
+    """
     try:
-        content = file.read_bytes()
-        content = gzip.decompress(content) if file.suffix == ".gz" else content
-        if content[:4] != bytes([0, 0, 8, dimensions]):
-            raise ValueError(f"it starts with {content[:4]!r}")
-        shape = np.frombuffer(content, ">u4", dimensions, 4).astype(int)
-        return np.frombuffer(content, np.uint8, -1, 4 + 4 * dimensions).reshape(shape)
+        opened: Callable[[Path, str], Any] = gzip.open if file.suffix == ".gz" else open
+        with opened(file, "rb") as content:
+            head = content.read(4 + 4 * dimensions)
+            if head[:4] != bytes([0, 0, 8, dimensions]) or len(head) < 4 + 4 * dimensions:
+                raise ValueError(f"it starts with {head[:4]!r}")
+            yield content, tuple(np.frombuffer(head, ">u4", dimensions, 4).tolist())
     except (OSError, EOFError, ValueError, zlib.error) as fault:
         raise FedpactError(
             f"{file} cannot be read ({fault}); legal is an idx file of bytes in {dimensions} "

@@ -80,6 +80,21 @@ class Packed:
     arrays: Mapping[str, Array] = field(default_factory=dict)
 
 
+@final
+@dataclass(frozen=True)
+class Facts:
+    """What the audit says of a message, whoever got it: its kind, its arrays by name, its size."""
+
+    kind: str
+    carries: str
+    bytes: int
+
+    @classmethod
+    def of(cls, packed: Packed) -> Facts:
+        size = len(packed.text.encode()) + sum(a.nbytes for a in packed.arrays.values())
+        return cls(packed.kind, " ".join(sorted(packed.arrays)), size)
+
+
 def pack(message: Message) -> Packed:
     """Split a message into JSON text and named arrays.
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import final
 
 import numpy as np
-from scipy.special import expit
+import scipy
 
 from parties.exchange import Array, FedpactError
 
@@ -24,7 +24,7 @@ EPOCHS: Transform = (np.log1p, lambda z: np.expm1(np.clip(z, 0, np.log1p(LARGEST
 """Costs: log(1 + epochs)."""
 SHARE: Transform = (
     lambda p: np.log(np.clip(p, 1e-3, 1 - 1e-3) / (1 - np.clip(p, 1e-3, 1 - 1e-3))),
-    expit,
+    lambda z: scipy.special.expit(z),
 )
 """Accuracies: their log odds, clipped at one in a thousand."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-from scipy import stats
+import scipy
 from torch import nn
 
 from parties.energy import Spent
@@ -201,7 +201,7 @@ class Judge:
             return None
         seen = look(model, target.features, rng, hidden=False)
         right, n = int(np.sum(seen.logits.argmax(1) == target.labels[seen.rows])), len(seen.rows)
-        found = stats.binomtest(right, n).proportion_ci(1 - self.miss)
+        found = scipy.stats.binomtest(right, n).proportion_ci(1 - self.miss)
         return right / n, float(found.low), float(found.high)
 
     def _forecasts(

@@ -41,7 +41,8 @@ def rows(chosen: argparse.Namespace) -> list[Row]:
 def rounds(firms: int, repeats: int) -> dict[str, list[float]]:
     """No-op rounds a second, by engine, one figure a repeat; engines take turns."""
     from simulations.bench import noop
-    from simulations.engines.direct import Here, OneFirm
+    from simulations.engines.direct import Here
+    from simulations.engines.one_firm import OneFirm
     from simulations.engines.ray_actors import RayActors
     from simulations.engines.ray_crew import RayCrew
 

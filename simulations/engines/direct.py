@@ -7,12 +7,10 @@ cannot be written to, so that no firm changes what another one holds.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, final
 
@@ -20,9 +18,9 @@ import numpy as np
 
 from parties.exchange import (
     Answer,
-    Array,
     Declaration,
     Enrol,
+    Facts,
     Fault,
     Measure,
     Offer,
@@ -31,33 +29,16 @@ from parties.exchange import (
     Request,
     pack,
 )
-from parties.exchange.packing import PLAIN
-from parties.memory import Memory
 from server.intake import Limits, UnacceptableError, accept
-from server.transport import OPERATOR, Answers, Facts, Sent, check_enrolled, enough, sent
+from server.transport import OPERATOR, Answers, Sent, check_enrolled, enough, sent
 from simulations.engines import in_turn
+from simulations.engines.one_firm import Reply, Told, arrays_of, keep_from_writing, reply_of
 
 log = logging.getLogger("fedpact")
 
 Call = Callable[[], Answer]
 Together = Callable[[Sequence[Call]], Sequence[Answer]]
 """Makes several calls and gives their answers in order; the first that fails, raises."""
-
-
-@final
-@dataclass(frozen=True)
-class Reply:
-    """What came of a question to a firm.
-
-    Args:
-        answer: None: there is none.
-        facts: of the answer as a message, where they are asked for.
-        lost: why there is no answer.
-    """
-
-    answer: Answer | None
-    facts: Facts | None = None
-    lost: str = ""
 
 
 class Crew(Protocol):
@@ -158,16 +139,6 @@ class Direct:
 # ------------------------------------------------------------------------- firms of this process
 
 
-class Told(Protocol):
-    """A firm, and what it remembers of one study."""
-
-    @property
-    def pure(self) -> str:
-        """Names the firm, where its answers follow from the questions alone; else ""."""
-
-    def answer(self, request: Request) -> Answer: ...
-
-
 @final
 class Here:
     """Firms of this process (`Crew`).
@@ -217,54 +188,6 @@ class Here:
         return found
 
 
-def reply_of(answer: Answer, facts: bool) -> Reply:
-    """An answer, with what the audit wants to know of it."""
-    return Reply(answer, Facts.of(pack(answer)) if facts else None)
-
-
-def keep_from_writing(value: object) -> None:
-    """Let nobody write to the arrays of a message."""
-    for array in _arrays(value):
-        array.flags.writeable = False
-
-
-@final
-class OneFirm:
-    """A firm with its memory (`Told`).
-
-    Args:
-        name: its own.
-        answer: the firm's own; memory: what it remembers.
-        pure: see `Told`.
-        spared: what goes wrong in it is its own fault only, and goes to the log; else it is raised.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        answer: Callable[[Request, Memory], Answer],
-        memory: Memory,
-        pure: str = "",
-        spared: bool = False,
-    ) -> None:
-        self._name, self._answer, self._memory = name, answer, memory
-        self._pure, self._spared = pure, spared
-
-    @property
-    def pure(self) -> str:
-        return self._pure
-
-    def answer(self, request: Request) -> Answer:
-        try:
-            return self._answer(request, self._memory)
-        except Exception as fault:
-            if not self._spared:
-                raise
-            # The text may quote private data: it goes to the firm's own log, not to the operator.
-            log.exception("%s could not answer", self._name)
-            return Fault(type(fault).__name__)
-
-
 # --------------------------------------------------------------------------- what was said before
 
 
@@ -289,26 +212,13 @@ class AnswerCache:
     def put(self, key: str, answer: Answer) -> None:
         """Remember an answer; from now on nobody may write to its arrays."""
         keep_from_writing(answer)
-        size = 1000 + sum(array.nbytes for array in _arrays(answer))
+        size = 1000 + sum(array.nbytes for array in arrays_of(answer))
         if size > self._room // 4 or key in self._answers:
             return
         self._answers[key] = (answer, size)
         self._held += size
         while self._held > self._room:
             self._held -= self._answers.popitem(last=False)[1][1]
-
-
-def _arrays(value: object) -> list[Array]:
-    """All arrays of a message."""
-    if type(value) in PLAIN:
-        return []
-    if isinstance(value, np.ndarray):
-        return [value]
-    if isinstance(value, Mapping):
-        return [array for part in value.values() for array in _arrays(part)]
-    if dataclasses.is_dataclass(value):
-        return [array for part in vars(value).values() for array in _arrays(part)]
-    return []
 
 
 def _digest(request: Request) -> str:

@@ -55,11 +55,12 @@ class FlowerSimulation(Engine):
         import_ray()
         self.plan(len(job.firms))
         from simulations.engines import apps
+        from simulations.engines.firms import squeezed
         from simulations.engines.flower_run import flower_run
 
         home = job.folder / "flower"
         told = apps.run_config(job.config, job.folder.resolve())
-        told[CONFIG] = apps.squeezed(job.config)
+        told[CONFIG] = squeezed(job.config)
         flower_run(
             serverapp="simulations.engines.apps:server",
             clientapp="simulations.engines.apps:client",

@@ -16,7 +16,7 @@ import ray
 from parties.exchange import Declaration, Request
 from parties.memory import Memory
 from simulations.engines.bundle import Bundle
-from simulations.engines.direct import OneFirm, Reply, reply_of
+from simulations.engines.one_firm import OneFirm, Reply, reply_of
 from simulations.engines.placement import largest_first
 from simulations.source import code_digest
 

@@ -28,8 +28,9 @@ from server.settling import Settling
 from server.transport import Sent
 from simulations.build import build, sha256
 from simulations.engines import in_turn
-from simulations.engines.direct import AnswerCache, Direct, Here, OneFirm
+from simulations.engines.direct import AnswerCache, Direct, Here
 from simulations.engines.lockstep import Remembered, all_together, hold_together
+from simulations.engines.one_firm import OneFirm
 from simulations.study import Study, study_of
 from simulations.sweeps.limits import (
     OUT_OF_MEMORY,

@@ -16,8 +16,6 @@ from parties.datasets import Cases, Dataset, Examples, Split
 from parties.datasets.kept import SPLITS
 from parties.datasets.own.description import Finding, describe
 from parties.datasets.own.holding import UNKNOWN, Holding
-from parties.datasets.own.images import read_images
-from parties.datasets.own.table import read_tables
 from parties.exchange import Array, FedpactError
 
 CHECK = "`python -m simulations.deploy check --firm NAME` lists everything."
@@ -139,7 +137,15 @@ def read(path: Path) -> Holding:
     said, findings = describe(path)
     if said is None:
         return Holding(None, tuple(findings))
-    holding = (read_images if said.images is not None else read_tables)(said, findings)
+    # Here, since a process whose firms have none of these data is the smaller without pandas.
+    if said.images is not None:
+        from parties.datasets.own.images import read_images
+
+        holding = read_images(said, findings)
+    else:
+        from parties.datasets.own.table import read_tables
+
+        holding = read_tables(said, findings)
     hashes = {said.name: said.sha256, **holding.hashes}
     return replace(holding, hashes=hashes, findings=tuple(findings))
 
