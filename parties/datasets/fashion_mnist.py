@@ -69,22 +69,21 @@ class FashionMnist(PoolPart):
         return dict(_hashes(self.folder))
 
     def pool(self) -> Pool:
-        return _read(self.folder)[0]
+        return _read(self.folder, self.limit)[0]
 
     def rows(self, seed: int) -> tuple[Array, Array]:
-        pool, first = _read(self.folder)
-        count = len(pool.labels)
-        if self.limit > first:
-            raise FedpactError(
-                f"dataset.limit is {self.limit}, but {self.folder} holds {first} training images; "
-                f"legal are 1 to {first}, and 0 for all. Lower dataset.limit."
-            )
-        if not self.limit:
-            return np.arange(first), np.arange(first, count)
-        tests = max(1, round((count - first) * self.limit / first))
-        rng = np.random.default_rng([1708, 7747, self.limit])
-        training = np.sort(rng.permutation(first)[: self.limit])
-        return training, np.sort(first + rng.permutation(count - first)[:tests])
+        pool, first = _read(self.folder, self.limit)
+        return _drawn(first, len(pool.labels), self.limit)
+
+
+def _drawn(first: int, count: int, limit: int) -> tuple[Array, Array]:
+    """Rows for training, of the first, and for testing, of the others."""
+    if not limit:
+        return np.arange(first), np.arange(first, count)
+    tests = max(1, round((count - first) * limit / first))
+    rng = np.random.default_rng([1708, 7747, limit])
+    training = np.sort(rng.permutation(first)[:limit])
+    return training, np.sort(first + rng.permutation(count - first)[:tests])
 
 
 def _found(folder: str, name: str) -> Path | None:
@@ -110,9 +109,15 @@ def _hashes(folder: str) -> dict[str, str]:
 
 
 @lru_cache(maxsize=1)
-def _read(folder: str) -> tuple[Pool, int]:
+def _read(folder: str, limit: int) -> tuple[Pool, int]:
     """The training images and then the test images, and how many are for training."""
     shapes = [_shape(_file(folder, name), 3) for name in (FILES[0], FILES[2])]
+    first = shapes[0][0]
+    if limit > first:
+        raise FedpactError(
+            f"dataset.limit is {limit}, but {folder} holds {first} training images; legal are 1 "
+            f"to {first}, and 0 for all. Lower dataset.limit."
+        )
     flat = np.empty((sum(shape[0] for shape in shapes), math.prod(shapes[0][1:])), np.uint8)
     labels, end = list[Array](), 0
     for shape, images, names in zip(shapes, FILES[::2], FILES[1::2], strict=True):
@@ -128,7 +133,9 @@ def _read(folder: str) -> tuple[Pool, int]:
                 "9 an image. Install the files again: apt install --reinstall "
                 "dataset-fashion-mnist."
             )
-    return Pool(flat, np.concatenate(labels), white=255.0), len(labels[0])
+    kept = np.concatenate(_drawn(first, len(flat), limit)) if limit else None
+    pixels = flat if kept is None else flat[kept]
+    return Pool(pixels, np.concatenate(labels), 255.0, kept), first
 
 
 def _shape(file: Path, dimensions: int) -> tuple[int, ...]:

@@ -21,15 +21,21 @@ from parties.shifts.none import NoShift
 @final
 @dataclass(frozen=True)
 class Pool:
-    """Everybody's images: pixels (n, d) from 0 to `white`, labels (n,) int64. A row is an id."""
+    """Everybody's images: pixels (n, d) from 0 to `white`, labels (n,) int64. A row is an id.
+
+    Args:
+        kept: rows, ascending, whose pixels (len(kept), d) are all that is there; None: all are.
+    """
 
     pixels: Array
     labels: Array
     white: float
+    kept: Array | None = None
 
     def features(self, rows: Array) -> Array:
         """Pixels (len(rows), d) float32, from 0 to 1."""
-        values: Array = self.pixels[rows].astype(np.float32) / np.float32(self.white)
+        places = rows if self.kept is None else np.searchsorted(self.kept, rows)
+        values: Array = self.pixels[places].astype(np.float32) / np.float32(self.white)
         return values
 
 
