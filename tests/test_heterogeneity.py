@@ -385,6 +385,8 @@ def test_absent_files_name_the_package_that_brings_them(tmp_path: Path) -> None:
         ("train-images-idx3-ubyte", b"\0\0\x08\x01\0\0\0\x01\0"),  # labels, not images
         ("train-images-idx3-ubyte", b"\0\0\x08\x03\0\0\x01\x90\0\0\0\x1c\0\0\0\x1c\0"),  # cut off
         ("t10k-images-idx3-ubyte", b""),
+        ("t10k-images-idx3-ubyte", b"\0\0\x08\x03" + b"\xff" * 12),  # more than any memory
+        ("t10k-labels-idx1-ubyte", b"\0\0\x08\x01" + b"\xff" * 4),
         ("train-labels-idx1-ubyte", b"\0\0\x08\x01\0\0\0\x02\0\x01"),  # too few
         ("t10k-labels-idx1-ubyte", b"\0\0\x08\x01\0\0\0\x64" + b"\x0a" * 100),  # an 11th class
     ],

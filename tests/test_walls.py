@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +283,14 @@ def test_the_audit_of_a_run_tells_what_the_wire_carried(tmp_path: Path) -> None:
     by_sender = sorted((r["sender"], r["kind"]) for r in rows)
     assert by_sender == sorted((sender, packed.kind) for sender, _, packed in grid.log)
     assert RunFolder(tmp_path).held()
+
+
+def test_a_worker_with_firms_only_imports_nothing_of_the_operator() -> None:
+    """Nor what takes much memory and these firms do not need."""
+    words = "simulations.engines.ray_crew simulations.engines.firms parties.datasets.digits"
+    code = f"import sys; [__import__(name) for name in {words.split()}]; print(*sys.modules)"
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "parties.firm" in told
+    assert not {name.partition(".")[0] for name in told} & {"server", "flwr", "pandas", "sklearn"}

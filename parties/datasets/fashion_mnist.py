@@ -19,6 +19,7 @@ from parties.datasets.pool import Pool, PoolPart
 from parties.exchange import Array, FedpactError
 
 FOLDER = "/usr/share/datasets/fashion-mnist"
+MOST_PACKED = 1100  # times as small can gzip make a file, at most
 FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -174,7 +175,10 @@ def _opened(file: Path, dimensions: int) -> Iterator[tuple[Any, tuple[int, ...]]
             head = content.read(4 + 4 * dimensions)
             if head[:4] != bytes([0, 0, 8, dimensions]) or len(head) < 4 + 4 * dimensions:
                 raise ValueError(f"it starts with {head[:4]!r}")
-            yield content, tuple(np.frombuffer(head, ">u4", dimensions, 4).tolist())
+            shape = tuple(np.frombuffer(head, ">u4", dimensions, 4).tolist())
+            if math.prod(shape) > MOST_PACKED * file.stat().st_size:
+                raise ValueError(f"its sizes are {shape}, more than there can be in it")
+            yield content, shape
     except (OSError, EOFError, ValueError, zlib.error) as fault:
         raise FedpactError(
             f"{file} cannot be read ({fault}); legal is an idx file of bytes in {dimensions} "

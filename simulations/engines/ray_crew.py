@@ -161,16 +161,11 @@ class RayCrew:
             if not done:
                 break
             call = asked.pop(done[0])
-            try:
-                replies = _replies(done[0], call)
-            except _UnopenedError:
+            replies = _replies(done[0], call)
+            if replies is None:
                 asked[call.send(self._opened)] = call
             else:
-                if replies is None:
-                    time.sleep(PAUSE_S)
-                    asked[call.send(None)] = call
-                else:
-                    found.update(replies)
+                found.update(replies)
         if not self._asked:
             self._asked = True
             self._deal_out(found)
@@ -201,11 +196,6 @@ class RayCrew:
             self._home = largest_first(sizes, len(self._actors))
 
 
-@final
-class _UnopenedError(Exception):
-    """The worker does not know the job: it is asked for the first time, or was started again."""
-
-
 def _sendable(request: Request) -> Any:
     """A question as an argument of calls; a large one is stored once, however many are asked."""
     bundle = Bundle.of(request)
@@ -213,21 +203,18 @@ def _sendable(request: Request) -> Any:
 
 
 def _replies(future: Any, call: _Call) -> dict[str, Reply] | None:
-    """What came of a call; None where it is to be made again.
-
-    Raises:
-        _UnopenedError: it is to be made with what opens the job.
-    """
+    """What came of a call; None where it is to be made again, with what opens the job."""
     try:
         told = ray.get(future)
     except ray.exceptions.ActorUnavailableError as fault:
         if time.monotonic() < call.until:
+            time.sleep(PAUSE_S)
             return None
         return call.lost(type(fault).__name__)
     except ray.exceptions.RayTaskError as fault:
         return call.lost(repr(fault.cause))
     except ray.exceptions.RayError as fault:
         return call.lost(type(fault).__name__)
-    if told is None:
-        raise _UnopenedError
+    if told is None:  # the worker is asked for the first time, or was started again
+        return None
     return dict(zip(call.names, told.open(), strict=True))
