@@ -11,7 +11,7 @@ TEST = $(BIN)/pytest -n 2 --dist loadfile -m "not long and not ray and not flowe
 	&& $(BIN)/pytest -m "(ray or flower) and not long"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check bench bench-peers clean
+.PHONY: help demo test test-gpu test-long check bench bench-peers clean
 
 help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ demo: $(READY)  ## Two real lenders, four contracts, one verdict
 
 test: $(READY)  ## The tests (under 10 minutes on two cores)
 	$(TEST)
+
+test-gpu: $(READY)  ## The tests of GPUs, on a machine that has one
+	$(BIN)/pytest -m gpu -rs
 
 test-long: $(READY) $(PEERS)/.ready  ## All tests, the long campaigns too
 	$(BIN)/pytest

@@ -27,6 +27,22 @@ def on_device(array: Array, device: torch.device) -> Tensor:
     return _RESIDENT[device].get(array)
 
 
+def on_host(count: int, device: torch.device) -> Tensor:
+    """Room on the CPU for so many float32 on their way to a device: (count,), not filled.
+
+    References:
+        PyTorch, CUDA semantics: "Use pinned memory buffers".
+    """
+    return torch.empty(count, pin_memory=device.type == "cuda")
+
+
+def fetched(tensor: Tensor) -> Tensor:
+    """A tensor (count,) of a device on the CPU, for reading only: it may be the tensor itself."""
+    if tensor.device.type != "cuda":
+        return tensor.cpu()
+    return on_host(len(tensor), tensor.device).copy_(tensor)
+
+
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the CPU on a device; to a GPU it goes while the CPU does something else.
 

@@ -41,6 +41,19 @@ def reduced(objective: Objective, mixed_precision: str, device: torch.device) ->
     return lowered
 
 
+def as_exact_as_a_cpu() -> None:
+    """From now on in this process, GPUs convolve in float32, and to the same bits every time.
+
+    (torch lets them take TensorFloat-32, with 10 bits after the point for 23, and add up in
+    whatever order is the fastest. What else differs from run to run is told in PyTorch's notes.)
+
+    References:
+        PyTorch, Reproducibility; CUDA semantics: "TensorFloat-32 (TF32) on Ampere devices".
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+
+
 @lru_cache(maxsize=4096)
 def random_seed(*parts: int | str) -> int:
     """One seed from numbers and names, stable across processes and machines.
@@ -115,6 +128,8 @@ class Training:
         if self.device == "cpu":
             return torch.device("cpu")
         there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if there:
+            as_exact_as_a_cpu()
         if self.device == "auto":
             return torch.device("cuda" if there else "cpu")
         device = torch.device(self.device)

@@ -32,6 +32,7 @@ from parties.descent import Descent, cross_entropy
 from parties.exchange import Array
 from parties.fitting import Fit, Fitted
 from parties.training import Training, load_weights, random_seed, weights_of
+from simulations.bench.clients import named_device
 from simulations.bench.row import Bar, Row, add_count
 from simulations.bench.workloads import dealt
 from simulations.build import build
@@ -60,16 +61,16 @@ class Trained:
     batch: int
     bar: float
 
-    def fits(self, features: Array, labels: Array) -> list[Fit]:
+    def fits(self, features: Array, labels: Array, device: str) -> list[Fit]:
         """A training a firm, from a model that is the same for all."""
         start = weights_of(self.backbone.build(features.shape[1], 10, 0))
         return [
             Fit(
-                Training(batch_size=self.batch),
+                Training(batch_size=self.batch, device=device),
                 self.backbone,
                 10,
                 0,
-                {name: array.copy() for name, array in start.items()},
+                start,
                 features[firm :: self.firms][: self.examples],
                 labels[firm :: self.firms][: self.examples],
                 random_seed(0, f"firm_{firm}"),
@@ -77,6 +78,35 @@ class Trained:
             )
             for firm in range(self.firms)
         ]
+
+
+@final
+@dataclass(frozen=True)
+class _Clock:
+    """What a repeat is measured by: a CPU's time; with a GPU the wall clock, until it is done."""
+
+    device: str
+    repeats: int
+
+    @property
+    def what(self) -> str:
+        """What it tells."""
+        if self.device == "cpu":
+            return "CPU"
+        return f"Wall clock, {torch.cuda.get_device_name(self.device)},"
+
+    def now(self) -> float:
+        """Seconds."""
+        if self.device == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def timed(self, run: Callable[[], T]) -> tuple[float, T]:
+        """Seconds that it took, and what came of it."""
+        started = self.now()
+        found = run()
+        return self.now() - started, found
 
 
 DIGITS = Trained("digits MLP", Mlp((32,)), firms=100, examples=14, batch=5, bar=8)
@@ -91,22 +121,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_count(parser, "--firms", 50, "of the study", least=2)
     add_count(parser, "--rounds", 20, "of the study")
     add_count(parser, "--repeats", 5, "in which batch and loop take turns")
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        help="cpu, or cuda: wall clocks then, and no bars, which are for CPUs",
+    )
 
 
 def rows(chosen: argparse.Namespace) -> list[Row]:
     """A row a model, and one for a whole study of so many firms and rounds, printed."""
     firms, rounds, repeats = chosen.firms, chosen.rounds, chosen.repeats
+    clock = _Clock(named_device(chosen.device), repeats)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        print(f"CPU ms of a firm's epoch, one thread, {repeats} alternated repeats")
-        told = [_fits(DIGITS, _examples(Digits(client=0, clients=1)), repeats)]
+        print(f"{clock.what} ms of a firm's epoch, one thread, {repeats} alternated repeats")
+        told = [_fits(DIGITS, _examples(Digits(client=0, clients=1)), clock)]
         clothing = _clothing()
-        told += [_fits(row, clothing, repeats) for row in FASHION]
+        told += [_fits(row, clothing, clock) for row in FASHION]
         print(
-            f"CPU ms of a firm's round; a study of {firms} firms, {rounds} rounds, built and held"
+            f"{clock.what} ms of a firm's round; a study of {firms} firms, {rounds} rounds, built "
+            "and held"
         )
-        return [*told, _studies(firms, rounds, repeats)]
+        return [*told, _studies(firms, rounds, clock)]
     finally:
         torch.set_num_threads(threads)
 
@@ -125,27 +162,28 @@ def _clothing() -> tuple[Array, Array]:
     return rng.random((6000, 784)).astype(np.float32), rng.integers(0, 10, 6000)
 
 
-def _fits(row: Trained, examples: tuple[Array, Array], repeats: int) -> Row:
-    fits = row.fits(*examples)
+def _fits(row: Trained, examples: tuple[Array, Array], clock: _Clock) -> Row:
+    fits, bar = row.fits(*examples, clock.device), row.bar if clock.device == "cpu" else 0
     _loop(fits[:2])  # the first calls are for warming up
     fit_together(fits)
     pairs, apart = [], []
-    for _ in range(repeats):
-        loop, one = _timed(partial(_loop, fits))
-        batch, other = _timed(partial(fit_together, fits))
+    for _ in range(clock.repeats):
+        loop, one = clock.timed(partial(_loop, fits))
+        batch, other = clock.timed(partial(fit_together, fits))
         pairs.append((loop / row.firms, batch / row.firms))
         apart.append(np.abs(_losses(one) - _losses(other)).max())
     parameters = sum(array.size for array in (fits[0].start or {}).values())
-    line = _line(pairs, "loop", float(np.max(apart)), row.bar)
+    line = _line(pairs, "loop", float(np.max(apart)), bar)
     print(f"  {row.name:12} {parameters:7,} parameters  {line}")
-    what = "CPU of a firm's epoch, one thread: times less than the loop"
-    return _row(what, row.name, pairs, "loop", float(np.max(apart)), row.bar)
+    what = f"{clock.what} of a firm's epoch, one thread: times less than the loop"
+    return _row(what, row.name, pairs, "loop", float(np.max(apart)), bar)
 
 
 def _loop(fits: Sequence[Fit]) -> list[Fitted]:
     """One model for all, one after the other, each step by autograd: how one would write it."""
     first = fits[0]
     module = first.backbone.build(first.features.shape[1], first.classes, 0)
+    module.to(first.training.torch_device)
     descent, found = Descent(module, cross_entropy), []
     for fit in fits:
         assert fit.start is not None
@@ -161,22 +199,22 @@ def _losses(fitted: Sequence[Fitted]) -> Array:
     return np.array([losses for _, losses in fitted])
 
 
-def _studies(firms: int, rounds: int, repeats: int) -> Row:
-    pairs, apart = [], []
-    for _ in range(repeats):
-        inline, one = _timed(partial(_curves, _config("inline", firms, rounds)))
-        batched, other = _timed(partial(_curves, _config("batched", firms, rounds)))
+def _studies(firms: int, rounds: int, clock: _Clock) -> Row:
+    pairs, apart, device = [], [], f"training.device={clock.device}"
+    for _ in range(clock.repeats):
+        inline, one = clock.timed(partial(_curves, _config("inline", firms, rounds, device)))
+        batched, other = clock.timed(partial(_curves, _config("batched", firms, rounds, device)))
         pairs.append((inline / firms / rounds, batched / firms / rounds))
         apart.append(np.abs(one - other).max())
     line = _line(pairs, "inline", float(np.max(apart)), 0)
     print(f"  {'whole study':12} {'':18}  {line}")
-    what = f"CPU of a firm's round; a study of {firms} firms, {rounds} rounds: times less"
+    what = f"{clock.what} of a firm's round; a study of {firms} firms, {rounds} rounds: times less"
     return _row(what, "whole study", pairs, "inline", float(np.max(apart)), 0)
 
 
-def _config(engine: str, firms: int, rounds: int) -> dict[str, Any]:
+def _config(engine: str, firms: int, rounds: int, device: str) -> dict[str, Any]:
     """Nothing of one repeat is remembered in the next."""
-    words = [*STUDY, f"engine={engine}", f"strategy.rounds={rounds}"]
+    words = [*STUDY, f"engine={engine}", f"strategy.rounds={rounds}", device]
     words += ["engine.remember_mb=0"] * (engine == "batched")
     return dealt(words, firms)
 
@@ -188,13 +226,6 @@ def _curves(config: dict[str, Any]) -> Array:
         build(config["engine"]).hold(job)
         losses: Array = pd.read_csv(Path(folder) / "rounds.csv")["loss"].to_numpy()
     return losses
-
-
-def _timed(run: Callable[[], T]) -> tuple[float, T]:
-    """CPU seconds of this process, and what came of them."""
-    started = time.process_time()
-    found = run()
-    return time.process_time() - started, found
 
 
 def _line(pairs: Sequence[tuple[float, float]], beside: str, apart: float, bar: float) -> str:

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from parties.exchange import FedpactError
+from parties.training import Training
 from simulations.bench.canonicalize import PEER, ROOT
 from simulations.bench.peers.workload import Workload as Examples
 from simulations.bench.row import Bar, Row, add_count, apart
@@ -41,6 +42,7 @@ ENGINES = {
 }
 MODEL = "model.npz"
 PEERS = {LOOP: "plain_loop", BOUND: "centralised", PFL: "pfl_loop", FLOWER: "flower_tutorial"}
+GPU_SHARES = {"ray": 0.5, "ray, one actor": 1.0, "flower": 0.5}  # of an actor, or a client
 PATIENCE_S = 1800.0  # a row
 LOOK_S = 0.3  # between two looks at the memory
 MOST_MB = {"inline": 450, "ray": 1300}
@@ -73,6 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--who", nargs="+", default=list(names), help=f"of {', '.join(map(repr, names))}"
     )
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        help="cpu, or cuda: all of them train on this machine's first GPU, shared by Ray's actors; "
+        "wall clocks are printed too, and bars, which are for CPUs, are not held",
+    )
     parser.add_argument("--peer", type=Path, default=PEER, help="interpreter that has pfl")
 
 
@@ -81,6 +89,7 @@ def rows(chosen: argparse.Namespace) -> list[Row]:
     legal = (*PEERS, *ENGINES)
     if odd := sorted(set(chosen.who) - set(legal)):
         raise FedpactError(f"--who has {odd}; legal are {', '.join(map(repr, legal))}.")
+    device = named_device(chosen.device)
     who = [name for name in legal if name in chosen.who or name == LOOP]
     if PFL in who and not chosen.peer.exists():
         print(f"({PFL} is left out: {chosen.peer} is not there; make bench-peers installs it)")
@@ -90,20 +99,42 @@ def rows(chosen: argparse.Namespace) -> list[Row]:
         if workload.missing:
             print(f"({workload.name} is left out: {workload.missing})")
             continue
-        found += _rows(workload, who, chosen.repeats, chosen.peer)
+        found += _rows(workload, who, chosen.repeats, chosen.peer, device)
     return found
 
 
-def _rows(workload: Workload, who: Sequence[str], repeats: int, peer: Path) -> list[Row]:
+def named_device(device: str) -> str:
+    """`device`, if it is here.
+
+    Raises:
+        FedpactError: it is not, or it is neither cpu nor cuda.
+    """
+    if device not in ("cpu", "cuda"):
+        raise FedpactError(f"--device is {device!r}; legal are cpu and cuda.")
+    Training(device=device).torch_device  # noqa: B018 - refuses what is not here
+    return device
+
+
+def _rows(
+    workload: Workload, who: Sequence[str], repeats: int, peer: Path, device: str
+) -> list[Row]:
     held: dict[str, list[Held]] = {name: [] for name in who}
     with tempfile.TemporaryDirectory(prefix="fedpact-bench-") as made:
         path = Path(made) / "workload.npz"
         workload.write(path)
-        for _ in range(repeats):
+        for repeat in range(repeats):
             for name in who:
-                held[name].append(_hold(name, workload, path, peer))
+                # Minutes pass until the first figure.
+                print(f"({workload.name} {repeat + 1}/{repeats}: {name})", file=sys.stderr)
+                held[name].append(_hold(name, workload, path, peer, device))
     found = [_beside_loop(workload, name, held[name], held[LOOP]) for name in who if name != LOOP]
     found += _beside_flower(workload, held)
+    walls = _walls(workload, held)
+    if device != "cpu":
+        # The bars are for CPUs. What a GPU does costs the CPU a wait, so the wall clock counts too.
+        card = torch.cuda.get_device_name(device)
+        found = [replace(row, what=f"{row.what}, {card}", bar=None) for row in (*found, *walls)]
+        walls = []
     found += [
         Row(
             f"Peak memory, {workload.name}",
@@ -115,7 +146,7 @@ def _rows(workload: Workload, who: Sequence[str], repeats: int, peer: Path) -> l
             Bar(1),
         )
         for name, most in MOST_MB.items()
-        if name in held
+        if name in held and device == "cpu"
     ]
     loop = held[LOOP]
     print(
@@ -123,7 +154,11 @@ def _rows(workload: Workload, who: Sequence[str], repeats: int, peer: Path) -> l
         f"firm's training; {LOOP} {statistics.median(h.cpu_ms for h in loop):.3f} ms, "
         f"{max(h.peak_mb for h in loop):.0f} MB"
     )
+    what = ""
     for row in found:
+        if device != "cpu" and row.what != what:
+            what = row.what
+            print(f" {what}")
         told = f" [{row.low:.2f} to {row.high:.2f}]" if len(row.ratios) > 1 else ""
         bar = f", {row.bar}: {row.verdict}" if row.bar or row.void else ""
         peak = f", {row.peak_mb:.0f} MB" if row.peak_mb else ""
@@ -131,11 +166,11 @@ def _rows(workload: Workload, who: Sequence[str], repeats: int, peer: Path) -> l
             f"  {row.name:20} {row.value:9.3f} {row.unit}  {row.ratio:6.2f} x {row.beside}{told}"
             f"{peak}{bar}{f' ({row.void})' if row.void else ''}"
         )
-    return [*found, *_walls(workload, held)]
+    return [*found, *walls]
 
 
 def _walls(workload: Workload, held: Mapping[str, Sequence[Held]]) -> list[Row]:
-    """Best wall clocks, for the report only: a busy machine changes them threefold."""
+    """Best wall clocks: of CPUs for the report only, since a busy one changes them threefold."""
     best = {name: min(one.wall_ms for one in told) for name, told in held.items()}
     what = f"Best wall clock of a firm's training, {workload.name}"
     return [
@@ -186,15 +221,17 @@ def _beside_flower(workload: Workload, held: Mapping[str, Sequence[Held]]) -> li
     return found
 
 
-def _hold(name: str, workload: Workload, path: Path, peer: Path) -> Held:
+def _hold(name: str, workload: Workload, path: Path, peer: Path, device: str) -> Held:
     """One row, in processes of its own."""
     if name in PEERS:
         interpreter = str(peer) if name == PFL else sys.executable
-        command = [interpreter, "-m", f"simulations.bench.peers.{PEERS[name]}", str(path)]
+        command = [interpreter, "-m", f"simulations.bench.peers.{PEERS[name]}", str(path), device]
     else:
         engine, *words = ENGINES[name].split()
         command = [sys.executable, "-m", "simulations.bench.held", str(path.with_name(MODEL))]
-        command += [engine, workload.name, *words]
+        if device != "cpu" and name in GPU_SHARES:
+            words.append(f"engine.num_gpus={GPU_SHARES[name]:g}")
+        command += [engine, workload.name, device, *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as errors:
         running = subprocess.Popen(

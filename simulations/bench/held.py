@@ -1,7 +1,7 @@
 """One workload with one of our engines, in its own process: what its rounds took, and the loss.
 
-`python -m simulations.bench.held MODEL ENGINE WORKLOAD` prints a line of JSON, as the peers do, but
-for the loss: the final model goes to the .npz file that is named.
+`python -m simulations.bench.held MODEL ENGINE WORKLOAD DEVICE` prints a line of JSON, as the peers
+do, but for the loss: the final model goes to the .npz file that is named.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from simulations.engines import Job
 
 def main() -> None:
     """Hold the study, and print what it took."""
-    model, engine, name, *words = sys.argv[1:]
+    model, engine, name, device, *words = sys.argv[1:]
     workload = find_workload(name)
     torch.set_num_threads(1)
     keep_orphans()
-    config = workload.config(engine)
+    config = workload.config(engine, device)
     for word in words:  # engine.workers=4
         key, _, value = word.partition("=")
         config["engine"][key.removeprefix("engine.")] = json.loads(value)

@@ -62,9 +62,10 @@ class Workload:
             return ""
         return "Fashion-MNIST is not installed: apt install dataset-fashion-mnist"
 
-    def config(self, engine: str) -> dict[str, Any]:
+    def config(self, engine: str, device: str = "cpu") -> dict[str, Any]:
         """The whole configuration."""
-        words = (f"engine={engine}", f"strategy.rounds={1 + self.rounds}")
+        words: tuple[str, ...] = (f"engine={engine}", f"strategy.rounds={1 + self.rounds}")
+        words += (f"training.device={device}",)
         return dealt((*COMMON, *self.words, *words), self.firms)
 
     def write(self, path: Path) -> None:

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from simulations.bench.peers.workload import Workload, one_thread, tell
+from simulations.bench.peers.workload import Workload, done, one_thread, tell
 
 CACHE = 2**24  # bytes: what cores share today; more examples a step gain little
 LEAST, MOST = 16, 1024  # examples a step
 
 
 def main() -> None:
-    """Hold the workload of the file that is named, by one model."""
+    """Hold the workload of the file that is named, on the device that is named, by one model."""
     one_thread()
-    work = Workload.read(Path(sys.argv[1]))
+    work = Workload.read(Path(sys.argv[1]), *sys.argv[2:])
     module = work.build().train()
     batch = cached_batch(module, work.features[:1])
     parameters: list[Tensor] = list(module.parameters())
@@ -32,7 +32,7 @@ def main() -> None:
     cpu, wall = [], []
     for _ in range(work.rounds):
         marks = time.process_time(), time.perf_counter()
-        order = torch.randperm(len(work.labels), generator=mix)
+        order = torch.randperm(len(work.labels), generator=mix).to(work.features.device)
         features, labels = work.features[order], work.labels[order]
         for x, y in zip(torch.split(features, batch), torch.split(labels, batch), strict=True):
             loss = functional.cross_entropy(module(x), y)
@@ -41,6 +41,7 @@ def main() -> None:
                 torch._foreach_mul_(speeds, work.momentum)
                 torch._foreach_add_(speeds, gradients)
                 torch._foreach_sub_(parameters, speeds, alpha=work.learning_rate)
+        done(work.features.device)
         cpu.append(time.process_time() - marks[0])
         wall.append(time.perf_counter() - marks[1])
     tell(cpu, wall, work.loss(module), work.firms, batch=str(batch))

@@ -28,6 +28,7 @@ from simulations.bench.tree import keep_orphans, tree_cpu_seconds
 from simulations.engines.flower_run import flower_run
 
 TIMEOUT_S = 900.0
+GPU_SHARE = 0.5  # of a client: two at a time on a GPU, as many as our Ray actors
 app, server = ClientApp(), ServerApp()
 
 
@@ -44,15 +45,16 @@ def train(msg: Message, context: Context) -> Message:
     work = load_data(str(context.run_config["workload"]))
     server_round = int(str(msg.content.config_records["config"]["server-round"]))
     rows = work.rows(server_round - 1)[int(str(context.node_config["partition-id"]))]
+    device = str(context.run_config["device"])
     model = work.build()
     model.load_state_dict(msg.content.array_records["arrays"].to_torch_state_dict())
-    model.train()
+    model.to(device).train()
     criterion = torch.nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), work.learning_rate, work.momentum)
     running_loss = 0.0
     for x, y in work.steps(rows):
         optimizer.zero_grad()
-        loss = criterion(model(x), y)
+        loss = criterion(model(x.to(device)), y.to(device))
         loss.backward()
         optimizer.step()
         running_loss += loss.item() * len(x)
@@ -89,20 +91,25 @@ def main_(grid: Grid, context: Context) -> None:
 
 
 def main() -> None:
-    """Hold the workload of the file that is named, by `flwr run`."""
+    """Hold the workload of the file that is named, on the device that is named, by `flwr run`."""
     one_thread()
     keep_orphans()
-    path = Path(sys.argv[1]).resolve()
+    path, device = Path(sys.argv[1]).resolve(), [*sys.argv, "cpu"][2]
     firms = Workload.read(path).firms
     with tempfile.TemporaryDirectory(prefix="fedpact-bench-") as folder:
         result = Path(folder) / "result.json"
         flower_run(
             serverapp="simulations.bench.peers.flower_tutorial:server",
             clientapp="simulations.bench.peers.flower_tutorial:app",
-            run_config={"workload": str(path), "result": str(result), "root": os.getpid()},
+            run_config={
+                "workload": str(path),
+                "result": str(result),
+                "root": os.getpid(),
+                "device": device,
+            },
             supernodes=firms,
             client_cpus=1,
-            client_gpus=0.0,
+            client_gpus=0.0 if device == "cpu" else GPU_SHARE,
             timeout_s=TIMEOUT_S,
             home=Path(folder) / "home",
         )

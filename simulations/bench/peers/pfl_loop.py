@@ -69,9 +69,9 @@ class Marks:
 
 
 def main() -> None:
-    """Hold the workload of the file that is named."""
+    """Hold the workload of the file that is named; pfl takes a GPU where there is one."""
     one_thread()
-    work = Workload.read(Path(sys.argv[1]))
+    work = Workload.read(Path(sys.argv[1]), *sys.argv[2:])
     algorithm, averaging, params, simulate, weighting, torch_model, data, torch_data = (
         import_module(f"pfl.{name}")
         for name in (

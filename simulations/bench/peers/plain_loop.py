@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from simulations.bench.peers.workload import Workload, one_thread, tell
+from simulations.bench.peers.workload import Workload, done, one_thread, tell
 
 
 def views(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
@@ -25,9 +25,9 @@ def views(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
 
 
 def main() -> None:
-    """Hold the workload of the file that is named."""
+    """Hold the workload of the file that is named, on the device that is named, else the CPU."""
     one_thread()
-    work = Workload.read(Path(sys.argv[1]))
+    work = Workload.read(Path(sys.argv[1]), *sys.argv[2:])
     module = work.build().train()
     parameters: list[Tensor] = list(module.parameters())
     weights = torch.cat([p.detach().flatten() for p in parameters])
@@ -39,7 +39,7 @@ def main() -> None:
     cpu, wall = [], []
     for round_ in range(work.rounds):
         marks = time.process_time(), time.perf_counter()
-        total = torch.zeros(weights.shape, dtype=torch.float64)
+        total = torch.zeros_like(weights, dtype=torch.float64)
         for rows in work.rows(round_):
             weights.copy_(common)
             speed.zero_()
@@ -49,6 +49,7 @@ def main() -> None:
                 weights.sub_(speed.mul_(work.momentum).add_(slope), alpha=work.learning_rate)
             total.add_(weights, alpha=len(rows))
         common.copy_(total.div_(len(work.labels)))
+        done(common.device)
         cpu.append(time.process_time() - marks[0])
         wall.append(time.perf_counter() - marks[1])
     weights.copy_(common)

@@ -48,21 +48,21 @@ class Workload:
     start: Mapping[str, Tensor]
 
     @classmethod
-    def read(cls, path: Path) -> Workload:
-        """From the .npz file of that name."""
+    def read(cls, path: Path, device: str = "cpu") -> Workload:
+        """From the .npz file of that name; examples and the model's first state on a device."""
         with np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in file}
         start = {k.removeprefix(START): v for k, v in found.items() if k.startswith(START)}
         return cls(
-            torch.from_numpy(found["features"]),
-            torch.from_numpy(found["labels"]),
+            torch.from_numpy(found["features"]).to(device),
+            torch.from_numpy(found["labels"]).to(device),
             torch.from_numpy(found["firm"]),
             torch.from_numpy(found["order"]),
             batch=int(found["batch"]),
             learning_rate=float(found["learning_rate"]),
             momentum=float(found["momentum"]),
             model=str(found["model"]),
-            start={name: torch.from_numpy(array) for name, array in start.items()},
+            start={name: torch.from_numpy(array).to(device) for name, array in start.items()},
         )
 
     @property
@@ -84,12 +84,13 @@ class Workload:
 
     def steps(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Features and labels of each step of a fit on these examples."""
-        features, labels = self.features[rows], self.labels[rows]
+        there = rows.to(self.features.device)
+        features, labels = self.features[there], self.labels[there]
         return zip(torch.split(features, self.batch), torch.split(labels, self.batch), strict=True)
 
     def build(self) -> nn.Sequential:
         """The model as it starts."""
-        module = layers(self.model, self.features.shape[1])
+        module = layers(self.model, self.features.shape[1]).to(self.features.device)
         module.load_state_dict(dict(self.start))
         return module
 
@@ -135,6 +136,12 @@ def tell(
         "versions": {"torch": torch.__version__, **versions},
     }
     print(json.dumps(found), flush=True)
+
+
+def done(device: torch.device) -> None:
+    """Wait until a device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def one_thread() -> None:
