@@ -8,7 +8,7 @@ is batched with: what is batched, and how it is padded, is decided by a fit alon
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, final
 
@@ -20,11 +20,12 @@ from parties.exchange import Array, FedpactError
 from parties.fitting import Fit, Fitted, fit_one
 from parties.kinds import Designs, Kind, kind_of
 from parties.resident import forget_all, on_device, sent
-from parties.stacks import Dense, Mapped, Rates, Stack, padded
+from parties.stacks import Dense, Mapped, Stack, padded
 
 log = logging.getLogger("fedpact.firm")
 
 WAYS = ("bmm", "vmap")
+WIDE = 2**14  # bytes of a step of a fit: from here on a call costs less than another copy
 
 
 def fit_together(
@@ -96,30 +97,20 @@ def _fit_some(kind: Kind, fits: Sequence[Fit], designs: Designs) -> list[Fitted]
     if kind.fixed:
         fits = [*fits, *[fits[0]] * (kind.lanes - asked)]
 
-    def each(values: Iterable[float]) -> Array:
-        return np.array(list(values), np.float64)
-
-    descent = Rates(
-        rate=each(fit.training.learning_rate for fit in fits),
-        momentum=each(fit.training.momentum for fit in fits),
-        decay=each(fit.training.weight_decay for fit in fits),
-        pull=each(fit.proximal for fit in fits),
-    )
     module, starts = designs.of(fits[0]).module, [designs.start(fit) for fit in fits]
     with torch.no_grad():
         stack: Stack
         if kind.way == "bmm":
             assert isinstance(module, nn.Sequential)
-            stack = Dense(module, starts, descent, kind.device)
+            stack = Dense(module, starts, kind.rates, kind.device)
         else:
-            stack = Mapped(module, starts, descent, kind.device)
+            stack = Mapped(module, starts, kind.rates, kind.device)
         examples = _Examples(kind, fits)
         steps, told = kind.epochs * kind.steps, list[Tensor]()
         for epoch in range(kind.epochs):
-            shuffled = examples.shuffled()
             of_labels = []
-            for step, (start, end) in enumerate(kind.edges, epoch * kind.steps):
-                of_labels.append(stack.look(*(part[:, start:end] for part in shuffled)))
+            for step, looked in enumerate(examples.shuffled(), epoch * kind.steps):
+                of_labels.append(stack.look(*looked))
                 stack.descend(1 - step / steps if kind.schedule == "linear" else 1.0)
             told.append(torch.cat(of_labels, 1)[:, :, 0])
         losses = examples.losses(torch.stack(told).cpu().numpy())
@@ -132,52 +123,103 @@ class _Examples:
 
     def __init__(self, kind: Kind, fits: Sequence[Fit]) -> None:
         self._kind, self._rows, lanes = kind, kind.edges[-1][1], len(fits)
-        columns = padded(kind.inputs) if kind.way == "bmm" else kind.inputs
         self._counts = [len(fit.targets) for fit in fits]
         self._shuffles = [torch.Generator().manual_seed(fit.shuffle) for fit in fits]
         # One row more than there can be, which stays empty.
-        shape = lanes, self._rows + 1, columns
-        here = kind.device.type == "cpu"
-        # On a GPU from copies that are there; on a CPU numpy's calls are the cheaper ones.
-        features: Any = (
-            np.zeros(shape, np.float32) if here else torch.zeros(shape, device=kind.device)
-        )
-        labels = np.zeros((lanes, self._rows + 1), np.int64)
+        self._labels = np.zeros((lanes, self._rows + 1), np.int64)
         shares = np.zeros((lanes, self._rows), np.float32)
         places = {count: kind.rows(count) for count in set(self._counts)}
         self._places = [places[count] for count in self._counts]
         full = (kind.steps - 1) * kind.size
         for lane, (fit, count) in enumerate(zip(fits, self._counts, strict=True)):
-            own = fit.features if here else on_device(fit.features, kind.device)
-            features[lane, :count, : kind.inputs] = own
-            labels[lane, :count] = fit.targets
+            self._labels[lane, :count] = fit.targets
             shares[lane, self._places[lane][:full]] = 1 / kind.size
             shares[lane, self._places[lane][full:]] = 1 / (count - full)
-        if labels.min() < 0 or labels.max() >= kind.classes:
+        low, high = self._labels.min(), self._labels.max()
+        if low < 0 or high >= kind.classes:
             raise FedpactError(
-                f"targets go from {labels.min()} to {labels.max()}; legal are classes from 0 to "
+                f"targets go from {low} to {high}; legal are classes from 0 to "
                 f"{kind.classes - 1}. Mend the data set, or its number of classes."
             )
-        self._features = (torch.from_numpy(features) if here else features).view(-1, columns)
-        self._labels = sent(torch.from_numpy(labels), kind.device).view(-1)
+        wide = kind.device.type == "cpu" and 4 * kind.size * kind.inputs >= WIDE
+        self._features = (_Apart if wide else _Pooled)(kind, fits)
         self._shares = sent(torch.from_numpy(shares[:, :, None]), kind.device)
         self._filled = shares > 0
 
-    def shuffled(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Features, labels, labels one-hot and shares (lanes, rows, ...); see `Stack.look`."""
-        lanes = len(self._counts)
+    def shuffled(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """An epoch's steps: features, labels, labels one-hot and shares; see `Stack.look`."""
+        kind, lanes = self._kind, len(self._counts)
         order = np.full((lanes, self._rows), self._rows)
         for lane, (count, shuffle) in enumerate(zip(self._counts, self._shuffles, strict=True)):
             order[lane, self._places[lane]] = torch.randperm(count, generator=shuffle).numpy()
-        order += np.arange(lanes)[:, None] * (self._rows + 1)
-        taken = sent(torch.from_numpy(order.reshape(-1)), self._features.device)
-        features = self._features[taken].view(lanes, self._rows, -1)
-        labels = self._labels[taken].view(lanes, self._rows, 1)
-        hot = features.new_zeros(lanes, self._rows, padded(self._kind.classes))
-        return features, labels, hot.scatter_(2, labels, 1.0), self._shares
+        labels = sent(torch.from_numpy(np.take_along_axis(self._labels, order, 1)), kind.device)
+        labels = labels.unsqueeze(2)
+        hot = torch.zeros(lanes, self._rows, padded(kind.classes), device=kind.device)
+        hot.scatter_(2, labels, 1.0)
+        for (start, end), features in zip(kind.edges, self._features.steps(order), strict=True):
+            step = slice(None), slice(start, end)
+            yield features, labels[step], hot[step], self._shares[step]
 
     def losses(self, of_labels: Array) -> list[tuple[float, ...]]:
         """Mean loss of each epoch, from log probabilities (epochs, lanes, rows)."""
         sums = np.where(self._filled, of_labels, 0.0).sum(2, dtype=np.float64)
         means = 0.0 - sums.T / np.array(self._counts)[:, None]
         return [tuple(epochs) for epochs in means.tolist()]
+
+
+@final
+class _Pooled:
+    """Features of all fits in one tensor: a step takes its own by one call."""
+
+    def __init__(self, kind: Kind, fits: Sequence[Fit]) -> None:
+        self._kind, self._lanes, self._rows = kind, len(fits), kind.edges[-1][1] + 1
+        shape, here = (self._lanes, self._rows, columns_of(kind)), kind.device.type == "cpu"
+        # On a GPU from copies that are there; on a CPU numpy's calls are the cheaper ones.
+        features: Any = (
+            np.zeros(shape, np.float32) if here else torch.zeros(shape, device=kind.device)
+        )
+        for lane, fit in enumerate(fits):
+            own = fit.features if here else on_device(fit.features, kind.device)
+            features[lane, : len(own), : kind.inputs] = own
+        self._features = (torch.from_numpy(features) if here else features).flatten(0, 1)
+
+    def steps(self, order: Array) -> Iterator[Tensor]:
+        """Of each step (lanes, rows, columns)."""
+        order = order + np.arange(self._lanes)[:, None] * self._rows
+        taken = sent(torch.from_numpy(order), self._kind.device)
+        for start, end in self._kind.edges:
+            rows = taken[:, start:end].reshape(-1)
+            yield self._features.index_select(0, rows).view(self._lanes, end - start, -1)
+
+
+@final
+class _Apart:
+    """Features of each fit where they are: where a step has many, to copy them twice costs more
+    than a call a fit. Each step is given in the place of one before it."""
+
+    def __init__(self, kind: Kind, fits: Sequence[Fit]) -> None:
+        self._kind, columns = kind, columns_of(kind)
+        self._own = [on_device(fit.features, kind.device) for fit in fits]
+        self._room = {
+            width: torch.zeros(len(fits), width, columns)
+            for width in {end - start for start, end in kind.edges}
+        }
+
+    def steps(self, order: Array) -> Iterator[Tensor]:
+        """Of each step (lanes, rows, columns). What empty rows hold weighs nothing."""
+        kind, rows = self._kind, torch.from_numpy(order)
+        for step, (start, end) in enumerate(kind.edges):
+            room = self._room[end - start]
+            for lane, own in enumerate(self._own):
+                count = min(len(own) - step * kind.size, kind.size)
+                taken, place = rows[lane, start : start + count], room[lane, :count, : kind.inputs]
+                if place.is_contiguous():
+                    torch.index_select(own, 0, taken, out=place)
+                else:
+                    place.copy_(own.index_select(0, taken))
+            yield room
+
+
+def columns_of(kind: Kind) -> int:
+    """Of the features of a batch, with those that are only padding."""
+    return padded(kind.inputs) if kind.way == "bmm" else kind.inputs

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from hashlib import blake2b
 from typing import final
+from weakref import ref
 
 import numpy as np
 import torch
@@ -61,21 +62,42 @@ class Fit:
         """How many epochs it takes, unless its stopping rule ends it."""
         return self.epochs or self.training.epochs
 
-    @cached_property
-    def key(self) -> str:
-        """A digest of all of it: fits of one key end alike."""
-        told = blake2b(digest_size=20)
+    def key(self, seen: dict[int, str]) -> str:
+        """A digest of all of it: fits of one key end alike.
+
+        Args:
+            seen: id -> digest of weights that others of these fits start from, too.
+        """
         parts = (type(self.backbone).__module__, self.backbone, self.training, self.classes)
         # With a start, nothing of the draw is left.
         draw = self.draw if self.start is None else None
-        told.update(repr((*parts, draw, self.shuffle, self.passes, self.proximal)).encode())
-        named = [("features", self.features), ("targets", self.targets)]
-        named += [("watched", array) for array in self.validation or ()]
-        named += sorted((self.start or {}).items())
-        for name, array in named:
-            told.update(repr((name, array.dtype.str, array.shape)).encode())
-            told.update(array.tobytes())
-        return told.hexdigest()
+        told = [repr((*parts, draw, self.shuffle, self.passes, self.proximal))]
+        told += [lasting_digest(array) for array in (self.features, self.targets)]
+        told += [lasting_digest(array) for array in self.validation or ()]
+        for name, array in sorted((self.start or {}).items()):
+            if id(array) not in seen:
+                seen[id(array)] = digest(array)
+            told += name, seen[id(array)]
+        return blake2b("\n".join(told).encode(), digest_size=20).hexdigest()
+
+
+def digest(array: Array) -> str:
+    """Of what an array holds."""
+    told = blake2b(repr((array.dtype.str, array.shape)).encode(), digest_size=20)
+    told.update(np.ascontiguousarray(array).data)
+    return told.hexdigest()
+
+
+def lasting_digest(array: Array) -> str:
+    """The same of what a firm trains on, which never changes: it is read once in its life."""
+    key = id(array)
+    if key not in _DIGESTS:
+        # It goes with its array, before another can have its number.
+        _DIGESTS[key] = ref(array, lambda _: _DIGESTS.pop(key, None)), digest(array)
+    return _DIGESTS[key][1]
+
+
+_DIGESTS: dict[int, tuple[ref[Array], str]] = {}
 
 
 def fit_one(fit: Fit) -> Fitted:

@@ -14,14 +14,14 @@ from parties.backbones import Backbone
 from parties.descent import is_dense
 from parties.exchange import Array
 from parties.fitting import Fit
-from parties.stacks import GRAIN, padded
+from parties.stacks import GRAIN, Rates, padded
 from parties.stopping.never import Never
 from parties.training import weights_of
 
 CACHE_MB = 10.0  # of a CPU: a step that touches more waits for memory
 GPU_SHARE = 0.125  # of a GPU's memory, for models and as much for examples
 DATA_MB = 128.0  # of a CPU: examples that are copied at a time
-MOST_WORK = 2_000_000  # parameters times examples of a step; with more, calls cost a CPU little
+MOST_WORK = 3_500_000  # parameters times examples of a step; with more, calls cost a CPU little
 LANES = 64  # models a batch, where the code may depend on their number
 PLAIN = (
     nn.Sequential,
@@ -101,7 +101,7 @@ class Kind:
     Args:
         way: see `fit_together`; backbone, inputs, classes: of the module.
         size: examples a step; steps: an epoch; last: rows of its last step.
-        pulled: whether the start pulls; lanes: fits a batch.
+        rates: how they descend; lanes: fits a batch.
         fixed: whether a batch is filled up to its lanes: a library may choose its code by their
             number (a CPU's, for products, does not).
     """
@@ -116,7 +116,7 @@ class Kind:
     last: int
     epochs: int
     schedule: str
-    pulled: bool
+    rates: Rates
     fixed: bool
     lanes: int
 
@@ -197,7 +197,7 @@ def kind_of(fit: Fit, design: Design, room_mb: float | None, way: str | None) ->
         last,
         fit.passes,
         training.schedule,
-        bool(fit.proximal),
+        Rates(training.learning_rate, training.momentum, training.weight_decay, fit.proximal),
         fixed,
         lanes,
     )

@@ -1,7 +1,7 @@
 """Models side by side: their weights as one tensor a layer, a step of descent for all at once.
 
 Every operation here treats a model as if it were alone, to the bit: sums run within one model, and
-nothing is fused that a processor might round otherwise at the end of a tensor than inside it.
+the end of a tensor, which a processor may round otherwise than the inside, belongs to no model.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from parties.exchange import Array
-from parties.resident import sent
+from parties.resident import fetched, on_host, sent
 
 threshold_backward = torch.ops.aten.threshold_backward
 Shapes = dict[str, tuple[int, ...]]
 # With sides that are multiples of 4, every matrix begins at a multiple of 64 bytes: libraries that
 # choose their code by alignment choose the same for each.
 GRAIN = 4
+SPARE = 64  # numbers at the end of a tensor: more than a processor takes at a time
 
 
 def padded(count: int) -> int:
@@ -34,18 +34,12 @@ def padded(count: int) -> int:
 @final
 @dataclass(frozen=True)
 class Rates:
-    """How each of some models descends: (lanes,) float64 each; see `Training`."""
+    """How models descend; see `Training`."""
 
-    rate: Array
-    momentum: Array
-    decay: Array
-    pull: Array
-
-    @property
-    def alike(self) -> bool:
-        """Whether all models have the same."""
-        told = (self.rate, self.momentum, self.decay, self.pull)
-        return all(bool(np.all(values == values[0])) for values in told)
+    rate: float
+    momentum: float
+    decay: float
+    pull: float
 
 
 class Stack(ABC):
@@ -67,28 +61,45 @@ class Stack(ABC):
     ) -> None:
         self._shapes, self._larger, self._lanes = shapes, larger, len(starts)
         self._descent = descent
-        # One tensor holds all layers, so that where all descend alike, a call serves them all.
-        values = torch.zeros(sum(self._lanes * math.prod(shape) for shape in larger.values()))
-        for name, stacked in self._views(values).items():
-            inner, host = tuple(slice(size) for size in shapes[name]), stacked.numpy()
-            for lane, start in enumerate(starts):
-                host[lane][inner] = start[name]
-        values = sent(values, device)
-        # Weights, gradients, momentum, a place to work in; and where they came from, if that pulls.
-        empty = torch.empty_like(values), torch.zeros_like(values), torch.empty_like(values)
-        self._flat = [values, *empty]
-        self._flat += [values.clone()] if np.any(descent.pull) else []
-        self._layers = [self._views(flat) for flat in self._flat]
-        self.weights, self.gradients = self._layers[:2]
+        # One tensor holds all layers, so that a call serves them all.
+        self._values = self._started(starts, device)
+        self._gradients, self._speeds = (torch.empty_like(self._values) for _ in range(2))
+        self._gradients[-SPARE:] = 0.0
+        self._stands = True  # as yet
+        self._anchors = self._values.clone() if descent.pull else None
+        self.weights, self.gradients = map(self._views, (self._values, self._gradients))
 
-    def _views(self, flat: Tensor) -> dict[str, Tensor]:
-        """The layers (lanes, ...) in it, by name."""
-        sizes = [self._lanes * math.prod(shape) for shape in self._larger.values()]
+    def _started(self, starts: Sequence[dict[str, Array]], device: torch.device) -> Tensor:
+        """The weights as they start; those that several start from are read and sent once."""
+        firsts = dict[tuple[int, ...], dict[str, Array]]()
+        keys = [tuple(map(id, start.values())) for start in starts]
+        for key, start in zip(keys, starts, strict=True):
+            firsts.setdefault(key, start)
+        size = sum(map(math.prod, self._larger.values()))
+        host = on_host(size * len(firsts) + SPARE, device).zero_()
+        for name, stacked in self._views(host, len(firsts)).items():
+            inner, rows = tuple(slice(size) for size in self._shapes[name]), stacked.numpy()
+            for row, start in zip(rows, firsts.values(), strict=True):
+                row[inner] = start[name]
+        there = sent(host, device)
+        if len(firsts) == self._lanes:
+            return there
+        places = {key: place for place, key in enumerate(firsts)}
+        order = torch.tensor([places[key] for key in keys]).to(device)
+        few, values = self._views(there, len(firsts)), there.new_empty(size * self._lanes + SPARE)
+        values[-SPARE:] = 0.0
+        for name, stacked in self._views(values).items():
+            torch.index_select(few[name], 0, order, out=stacked)
+        return values
+
+    def _views(self, flat: Tensor, lanes: int = 0) -> dict[str, Tensor]:
+        """The layers (lanes, ...) in it, by name; of so many models, else of the stack's."""
+        lanes = lanes or self._lanes
+        sizes = [lanes * math.prod(shape) for shape in self._larger.values()]
+        *parts, _ = torch.split(flat, [*sizes, SPARE])
         return {
-            name: part.view(self._lanes, *shape)
-            for part, (name, shape) in zip(
-                torch.split(flat, sizes), self._larger.items(), strict=True
-            )
+            name: part.view(lanes, *shape)
+            for part, (name, shape) in zip(parts, self._larger.items(), strict=True)
         }
 
     @abstractmethod
@@ -102,43 +113,34 @@ class Stack(ABC):
         """
 
     def descend(self, fall: float) -> None:
-        """A step along the gradients, at `fall` times the first step's rate."""
+        """A step along the gradients, at `fall` times the first step's rate; see `Descent.step`."""
         given = self._descent
-        told = (given.rate * fall, given.momentum, given.decay, given.pull)
-        if given.alike:
-            _step(*self._flat, told=[float(v[0]) for v in told])
-            return
-        each = [torch.from_numpy(v.astype(np.float32)).to(self._flat[0].device) for v in told]
-        for parts in zip(*(layers.values() for layers in self._layers), strict=True):
-            wide = (self._lanes, *[1] * (parts[0].dim() - 1))
-            _step(*parts, told=[v.view(wide) for v in each])
+        if self._anchors is not None:
+            self._gradients.add_(torch.sub(self._values, self._anchors).mul_(given.pull))
+        # What torch.optim.SGD(fused=True) calls: all of a step in one passage over the weights.
+        torch._fused_sgd_(
+            [self._values],
+            [self._gradients],
+            [self._speeds] if given.momentum else [],
+            lr=given.rate * fall,
+            momentum=given.momentum,
+            weight_decay=given.decay,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+            is_first_step=self._stands,  # its gradient is its speed
+        )
+        self._stands = False
 
     def ended(self) -> list[dict[str, Array]]:
         """The weights of each model, arrays of its own."""
-        host = {name: tensor.cpu().numpy() for name, tensor in self.weights.items()}
+        values = fetched(self._values)
+        host = {name: tensor.numpy() for name, tensor in self._views(values).items()}
         inner = {name: tuple(slice(size) for size in shape) for name, shape in self._shapes.items()}
         return [
             {name: host[name][lane][cut].copy() for name, cut in inner.items()}
             for lane in range(self._lanes)
         ]
-
-
-def _step(
-    weights: Tensor,
-    gradients: Tensor,
-    speeds: Tensor,
-    scratch: Tensor,
-    anchors: Tensor | None = None,
-    *,
-    told: Sequence[Any],
-) -> None:
-    """As `Training.fit` has it, in place."""
-    rate, momentum, decay, pull = told
-    torch.mul(weights, decay, out=scratch)
-    if anchors is not None:
-        scratch.add_((weights - anchors).mul_(pull))
-    speeds.mul_(momentum).add_(gradients.add_(scratch))
-    weights.sub_(torch.mul(speeds, rate, out=scratch))
 
 
 @final

@@ -25,7 +25,7 @@ from parties.exchange import FedpactError
 from parties.fitting import Fit, Fitted, fit_each, fit_one
 from parties.kinds import Designs, kind_of
 from parties.resident import Resident
-from parties.stacks import Dense, Mapped, Rates, Stack
+from parties.stacks import Dense, Mapped, Stack
 from parties.stopping.patience import Patience
 from parties.training import Training, weights_of
 
@@ -314,21 +314,24 @@ def test_on_another_device_nothing_of_a_step_lies_elsewhere(
 ) -> None:
     """The device is torch's "meta": it has no memory, and refuses to work with the CPU's."""
     meta = torch.device("meta")
+
+    def there(*lists: Any, **rates: Any) -> None:
+        """What no meta tensor can do; where they are is what is looked at."""
+        assert all(tensor.device == meta for tensors in lists for tensor in tensors)
+
+    monkeypatch.setattr(torch, "_fused_sgd_", there)
     monkeypatch.setitem(resident._RESIDENT, meta, Resident(meta, lambda _: 10**9))
     fits = [made(13, seed, proximal=0.1, started=True) for seed in range(3)]
     designs = Designs()
     design = designs.of(fits[0])
     kind = kind_of(fits[0], design, None, way)
     assert kind is not None
-    descent = Rates(*np.full((4, 3), 0.1))
     starts = [designs.start(fit) for fit in fits]
-    stack = {"bmm": Dense, "vmap": Mapped}[way](design.module, starts, descent, meta)
+    stack = {"bmm": Dense, "vmap": Mapped}[way](design.module, starts, kind.rates, meta)
     for _ in range(2):
         examples = _Examples(replace(kind, device=meta), fits)
         assert len(resident._RESIDENT[meta]) == 3  # sent once
-        shuffled = examples.shuffled()
-        start, end = kind.edges[0]
-        told = stack.look(*(part[:, start:end] for part in shuffled))
+        told = stack.look(*next(examples.shuffled()))
         stack.descend(0.5)
         assert told.device == meta
 

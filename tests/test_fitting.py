@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,16 @@ from torch.nn import functional
 
 from parties.backbones.mlp import Mlp
 from parties.datasets.digits import Digits
-from parties.fitting import Fit, Fitted, fit_each, fit_one, fitter
+from parties.fitting import (
+    _DIGESTS,
+    Fit,
+    Fitted,
+    digest,
+    fit_each,
+    fit_one,
+    fitter,
+    lasting_digest,
+)
 from parties.models import Models
 from parties.training import Training, load_weights, random_seed, weights_of
 
@@ -93,16 +103,16 @@ def test_whoever_is_named_does_a_firms_fits() -> None:
     ids=lambda changed: next(iter(changed)),
 )
 def test_a_key_changes_with_all_that_a_fit_depends_on(changed: dict[str, Any]) -> None:
-    assert replace(FIT, **changed).key != FIT.key
+    assert replace(FIT, **changed).key({}) != FIT.key({})
 
 
 def test_a_key_is_of_the_content_and_not_of_the_objects() -> None:
     again = replace(
         FIT, training=Training(epochs=2, batch_size=16), features=FIT.features.copy(), epochs=2
     )
-    assert again.key == FIT.key
+    assert again.key({}) == FIT.key({})
     started = replace(FIT, start=START)
-    assert replace(started, draw=7, start=dict(reversed(START.items()))).key == started.key
+    assert replace(started, draw=7, start=dict(reversed(START.items()))).key({}) == started.key({})
 
 
 def test_a_fit_leaves_its_start_as_it_was() -> None:
@@ -138,3 +148,26 @@ def test_bf16_comes_near_the_losses_of_float32_and_its_weights_are_float32() -> 
     assert training.loss(mixed, *examples[:2]) == pytest.approx(
         training.loss(whole, *examples[:2]), rel=0.02
     )
+
+
+def test_what_is_trained_on_is_read_once_and_forgotten_with_its_array() -> None:
+    known = len(_DIGESTS)
+    array = np.arange(12.0).reshape(3, 4)
+    before = lasting_digest(array)
+    array[0] = 7.0  # nobody may; and so it is seen that nobody looks again
+    assert lasting_digest(array) == before != digest(array)
+    assert lasting_digest(array.copy()) == digest(array)
+    assert digest(array.T) != digest(array)
+    assert digest(array.astype(np.float32)) != digest(array)
+    del array
+    gc.collect()
+    assert len(_DIGESTS) == known
+
+
+def test_weights_that_several_start_from_are_read_once() -> None:
+    seen: dict[int, str] = {}
+    one, other = replace(FIT, start=START), replace(FIT, start=START, shuffle=FIT.shuffle + 1)
+    assert one.key(seen) == one.key({})
+    read = dict(seen)
+    assert other.key(seen) == other.key({}) != one.key({})
+    assert seen == read == {id(array): digest(array) for array in START.values()}

@@ -30,11 +30,11 @@ class Fits:
 
     def __init__(self, spoilt: Sequence[Fit] = ()) -> None:
         self.calls: list[int] = []
-        self.spoilt = {fit.key for fit in spoilt}
+        self.spoilt = {fit.key({}) for fit in spoilt}
 
     def __call__(self, fits: Sequence[Fit]) -> list[Fitted]:
         self.calls.append(len(fits))
-        if any(fit.key in self.spoilt for fit in fits):
+        if any(fit.key({}) in self.spoilt for fit in fits):
             raise FedpactError(SPOILT)
         return fit_each(fits)
 
@@ -151,7 +151,7 @@ def test_an_interrupt_goes_through_at_once_and_everybody_puts_his_things_away(wh
         raise KeyboardInterrupt
 
     def fit(fits: Sequence[Fit]) -> list[Fitted]:
-        if where == "fit" and B.key in {one.key for one in fits}:
+        if where == "fit" and B.key({}) in {one.key({}) for one in fits}:
             raise KeyboardInterrupt
         return fit_each(fits)
 
@@ -253,8 +253,8 @@ def test_memory_is_bounded_and_keeps_what_was_asked_for_last() -> None:
     for one in (*fits[:3], fits[0], *fits[3:]):
         hold_together([asking(one)], fit, memory)
         if one is fits[3]:
-            assert memory.get(fits[0].key) is not None
-            assert memory.get(fits[1].key) is None
+            assert memory.get(fits[0].key({})) is not None
+            assert memory.get(fits[1].key({})) is None
     assert len(fit.calls) == 8
     assert 1 <= len(memory) <= 4
 

@@ -171,9 +171,10 @@ def _do(
 ) -> list[Done | Exception]:
     """Each fit's outcome; equal ones are done once, remembered and failed ones not again."""
     alike = Counter(map(_hint, fits))
-    # A key reads all of a fit's data: it is made only where something could come of it.
+    # A key reads all of a fit's weights: it is made only where something could come of it.
+    seen: dict[int, str] = {}
     names: list[Hashable] = [
-        one.key if memory is not None or alike[_hint(one)] > 1 else place
+        one.key(seen) if memory is not None or alike[_hint(one)] > 1 else place
         for place, one in enumerate(fits)
     ]
     found: dict[Hashable, Done | Exception] = {}
