@@ -19,7 +19,7 @@ import pytest
 from parties.exchange import FedpactError
 from simulations.build import build, sha256
 from simulations.conclude import conclude
-from simulations.engines import Engine, Job, apps
+from simulations.engines import Engine, Job, apps, one_ray
 from simulations.engines.batched import Batched
 from simulations.engines.flower_run import MARK
 from simulations.engines.ray_actors import RayActors
@@ -358,6 +358,17 @@ def test_a_worker_that_cannot_make_its_firm_says_why(tmp_path: Path, ray_pool: A
     reply = crew.ask({"lender_a": Enrol(0)}, 60, False)["lender_a"]
     assert reply.answer is None
     assert "no_such_firm" in reply.lost
+
+
+@pytest.mark.ray
+def test_a_ray_of_our_own_has_no_process_that_nobody_asks_anything(ray_pool: Any) -> None:
+    RayActors(workers=1, num_cpus=0.5).start(1)
+    own = one_ray._up[-1]
+    assert own is not None
+    words = marked(own.mark.decode())
+    assert any("raylet" in line for line in words)
+    for spared in ("monitor.py", "log_monitor.py", "dashboard.py"):
+        assert not any(spared in line for line in words), spared
 
 
 @pytest.mark.ray

@@ -9,8 +9,11 @@ import signal
 import tempfile
 import threading
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, final
 from uuid import uuid4
@@ -45,22 +48,41 @@ def start(num_cpus: int, num_gpus: int) -> None:
     _up.append(_Own(f"{MARK}={value}".encode(), Path(folder)))
     os.environ[MARK] = value
     try:
-        _init(
-            address="local",
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
-            include_dashboard=False,
-            _temp_dir=folder,
-            _system_config={
-                # Nobody reads its history of calls, which would grow with every round.
-                "task_events_report_interval_ms": 0,
-                # Answers of this size come with the call that asks for them: to store and fetch
-                # them takes more of small firms' time than to copy them.
-                "max_direct_call_object_size": INLINE,
-            },
-        )
+        with _without_helpers():
+            _init(
+                address="local",
+                num_cpus=num_cpus,
+                num_gpus=num_gpus,
+                include_dashboard=False,
+                _temp_dir=folder,
+                _system_config={
+                    # Nobody reads its history of calls, which would grow with every round.
+                    "task_events_report_interval_ms": 0,
+                    # Answers of this size come with the call that asks for them: to store and fetch
+                    # them takes more of small firms' time than to copy them.
+                    "max_direct_call_object_size": INLINE,
+                    # What is larger goes at once when nobody wants it any more; else a second's
+                    # rounds would lie in memory.
+                    "free_objects_batch_size": 1,
+                },
+            )
     finally:
         del os.environ[MARK]  # of Ray's processes only, not of others that are started later
+
+
+@contextmanager
+def _without_helpers() -> Iterator[None]:
+    """A Ray that starts here has no autoscaler, log reader or API server: nobody asks them for
+    anything, and they take memory and CPU all the time. `ray.init` has no option for it."""
+    parameter: Any = import_module("ray._private.parameter")
+    worker: Any = import_module("ray._private.worker")
+    usual = parameter.RayParams
+    parameter.RayParams = partial(usual, no_monitor=True, include_log_monitor=False)
+    try:
+        yield
+    finally:
+        parameter.RayParams = usual
+    worker._global_node.kill_dashboard(check_alive=False)
 
 
 def join(address: str) -> None:
