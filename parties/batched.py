@@ -20,7 +20,7 @@ from parties.exchange import Array, FedpactError
 from parties.fitting import Fit, Fitted, fit_one
 from parties.kinds import Designs, Kind, kind_of
 from parties.resident import forget_all, on_device, sent
-from parties.stacks import Dense, Mapped, Stack, padded
+from parties.stacks import Dense, Mapped, Rates, Stack, padded
 
 log = logging.getLogger("fedpact.firm")
 
@@ -37,8 +37,8 @@ def fit_together(
 
     Args:
         room_mb: what a batch's models and the activations of a step may take; None: what a CPU
-            caches, or a share of a GPU's memory. Where a device has less left, batches are halved:
-            to the same bits on a CPU, and to rounding on a GPU (see `Kind.fixed`).
+            caches, or a share of a GPU's memory. Where a GPU has less left, batches are halved, to
+            the same results but for rounding (see `Kind.fixed`).
         way: "bmm" (linear layers and ReLU, written out), "vmap" (other layers too) or None: bmm
             where it can be, vmap on a GPU.
 
@@ -60,11 +60,19 @@ def fit_together(
     torch.set_num_threads(1)  # more would divide sums by how many models there are
     try:
         for kind, places in kinds.items():
+            places.sort(key=lambda place: _rates(fits[place]))  # see `Stack`
             ended = _fit_in_turn(kind, [fits[place] for place in places], designs)
             found.update(zip(places, ended, strict=True))
     finally:
         torch.set_num_threads(threads)
     return [found[place] for place in range(len(fits))]
+
+
+def _rates(fit: Fit) -> Rates:
+    training = fit.training
+    return Rates(
+        training.learning_rate, training.momentum, training.weight_decay, float(fit.proximal)
+    )
 
 
 def _fit_in_turn(kind: Kind, fits: Sequence[Fit], designs: Designs) -> list[Fitted]:
@@ -95,16 +103,17 @@ def _fit_some(kind: Kind, fits: Sequence[Fit], designs: Designs) -> list[Fitted]
     """Train fits of a kind, side by side."""
     asked = len(fits)
     if kind.fixed:
-        fits = [*fits, *[fits[0]] * (kind.lanes - asked)]
+        fits = [*fits, *[fits[-1]] * (kind.lanes - asked)]
+    rates = list(map(_rates, fits))
 
     module, starts = designs.of(fits[0]).module, [designs.start(fit) for fit in fits]
     with torch.no_grad():
         stack: Stack
         if kind.way == "bmm":
             assert isinstance(module, nn.Sequential)
-            stack = Dense(module, starts, kind.rates, kind.device)
+            stack = Dense(module, starts, rates, kind.device)
         else:
-            stack = Mapped(module, starts, kind.rates, kind.device)
+            stack = Mapped(module, starts, rates, kind.device)
         examples = _Examples(kind, fits)
         steps, told = kind.epochs * kind.steps, list[Tensor]()
         for epoch in range(kind.epochs):
@@ -173,7 +182,7 @@ class _Pooled:
 
     def __init__(self, kind: Kind, fits: Sequence[Fit]) -> None:
         self._kind, self._lanes, self._rows = kind, len(fits), kind.edges[-1][1] + 1
-        shape, here = (self._lanes, self._rows, columns_of(kind)), kind.device.type == "cpu"
+        shape, here = (self._lanes, self._rows, _columns(kind)), kind.device.type == "cpu"
         # On a GPU from copies that are there; on a CPU numpy's calls are the cheaper ones.
         features: Any = (
             np.zeros(shape, np.float32) if here else torch.zeros(shape, device=kind.device)
@@ -198,7 +207,7 @@ class _Apart:
     than a call a fit. Each step is given in the place of one before it."""
 
     def __init__(self, kind: Kind, fits: Sequence[Fit]) -> None:
-        self._kind, columns = kind, columns_of(kind)
+        self._kind, columns = kind, _columns(kind)
         self._own = [on_device(fit.features, kind.device) for fit in fits]
         self._room = {
             width: torch.zeros(len(fits), width, columns)
@@ -220,6 +229,6 @@ class _Apart:
             yield room
 
 
-def columns_of(kind: Kind) -> int:
-    """Of the features of a batch, with those that are only padding."""
+def _columns(kind: Kind) -> int:
+    """How many features have a place in a batch, with those that are only padding."""
     return padded(kind.inputs) if kind.way == "bmm" else kind.inputs

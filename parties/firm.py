@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import final
 
 import numpy as np
@@ -266,7 +266,7 @@ class Firm:
     def _masker(self) -> Masker:
         return Masker(self.name, self.secrets == privacy.SECRET)
 
-    @property
+    @cached_property
     def _models(self) -> Models:
         return Models(self.name, self.dataset, self.backbone, self.training, self.kept_back)
 

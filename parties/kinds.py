@@ -14,7 +14,7 @@ from parties.backbones import Backbone
 from parties.descent import is_dense
 from parties.exchange import Array
 from parties.fitting import Fit
-from parties.stacks import GRAIN, Rates, padded
+from parties.stacks import GRAIN, padded
 from parties.stopping.never import Never
 from parties.training import weights_of
 
@@ -101,7 +101,7 @@ class Kind:
     Args:
         way: see `fit_together`; backbone, inputs, classes: of the module.
         size: examples a step; steps: an epoch; last: rows of its last step.
-        rates: how they descend; lanes: fits a batch.
+        pulled: whether the start pulls; lanes: fits a batch.
         fixed: whether a batch is filled up to its lanes: a library may choose its code by their
             number (a CPU's, for products, does not).
     """
@@ -116,7 +116,7 @@ class Kind:
     last: int
     epochs: int
     schedule: str
-    rates: Rates
+    pulled: bool
     fixed: bool
     lanes: int
 
@@ -159,7 +159,7 @@ def kind_of(fit: Fit, design: Design, room_mb: float | None, way: str | None) ->
         type(training.stopping) is Never
         and training.mixed_precision == "none"
         and type(fit.backbone).objective is Backbone.objective
-        and count > 0
+        and count == len(fit.targets) > 0
         and fit.features.ndim == 2
         and fit.features.dtype == np.float32
         and fit.targets.dtype == np.int64
@@ -176,8 +176,10 @@ def kind_of(fit: Fit, design: Design, room_mb: float | None, way: str | None) ->
     size = last if steps == 1 else training.batch_size
     last = min(last, padded(size))
     room, room_of_data = _room(device, room_mb)
-    # Weights, gradients, momentum and a copy; activations and their gradients.
-    lanes = room // (16 * design.size + 8 * size * (inputs + design.told))
+    # Weights, gradients and momentum; where the start pulls, it and how far it is; activations and
+    # their gradients.
+    held = 20 if fit.proximal else 12
+    lanes = room // (held * design.size + 8 * size * (inputs + design.told))
     rows = (steps - 1) * size + last
     lanes = min(lanes, room_of_data // (8 * rows * inputs))
     fixed = way == "vmap" or device.type != "cpu"
@@ -197,7 +199,7 @@ def kind_of(fit: Fit, design: Design, room_mb: float | None, way: str | None) ->
         last,
         fit.passes,
         training.schedule,
-        Rates(training.learning_rate, training.momentum, training.weight_decay, fit.proximal),
+        bool(fit.proximal),
         fixed,
         lanes,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
@@ -35,6 +35,15 @@ class Losses:
 
 @final
 @dataclass(frozen=True)
+class _Divided:
+    """Examples, and what a firm fits on of them and keeps back."""
+
+    of: Examples
+    parts: tuple[Examples, Examples]
+
+
+@final
+@dataclass(frozen=True)
 class Models:
     """How a firm makes and reads its models; everything is fixed by the seed and the firm's name.
 
@@ -47,6 +56,7 @@ class Models:
     backbone: Backbone
     training: Training
     kept_back: float
+    _divided: dict[int, _Divided] = field(default_factory=dict, compare=False, repr=False)
 
     def own(
         self, seed: int, memory: Memory, whole: bool = True
@@ -141,6 +151,9 @@ class Models:
         training = self.dataset.split(seed).training
         if not self.kept_back:
             return training, None
+        # The same arrays each time: they are known again on a GPU, and by whoever remembers fits.
+        if seed in self._divided and self._divided[seed].of is training:
+            return self._divided[seed].parts
         rng = np.random.default_rng(random_seed(seed, "kept back", self.name))
         order = rng.permutation(len(training.ids))
         count = min(max(1, round(self.kept_back * len(order))), len(order) - 1)
@@ -149,6 +162,8 @@ class Models:
             Examples(training.ids[rows], training.features[rows], training.labels[rows])
             for rows in (rest, back)
         )
+        self._divided.clear()
+        self._divided[seed] = _Divided(training, (fit, judging))
         return fit, judging
 
     def probabilities(self, model: Model, features: Array, seed: int) -> Array:

@@ -1,7 +1,7 @@
 """Models side by side: their weights as one tensor a layer, a step of descent for all at once.
 
 Every operation here treats a model as if it were alone, to the bit: sums run within one model, and
-the end of a tensor, which a processor may round otherwise than the inside, belongs to no model.
+where a processor does the end of a tensor by itself, and may round otherwise, there is no such end.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import final
 
 import torch
@@ -23,7 +24,7 @@ Shapes = dict[str, tuple[int, ...]]
 # With sides that are multiples of 4, every matrix begins at a multiple of 64 bytes: libraries that
 # choose their code by alignment choose the same for each.
 GRAIN = 4
-SPARE = 64  # numbers at the end of a tensor: more than a processor takes at a time
+SEGMENT = 16  # numbers: a model's part of a tensor is a multiple of what processors do at a time
 
 
 def padded(count: int) -> int:
@@ -31,15 +32,32 @@ def padded(count: int) -> int:
     return -(-count // GRAIN) * GRAIN
 
 
+def _segment(shape: tuple[int, ...]) -> int:
+    """Numbers that a layer of this shape takes."""
+    return -(-math.prod(shape) // SEGMENT) * SEGMENT
+
+
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Rates:
-    """How models descend; see `Training`."""
+    """How a model descends; see `Training`."""
 
     rate: float
     momentum: float
     decay: float
     pull: float
+
+
+@final
+@dataclass(frozen=True)
+class _Run:
+    """Models side by side that descend alike: their parts of the stack's tensors."""
+
+    rates: Rates
+    values: list[Tensor]
+    gradients: list[Tensor]
+    speeds: list[Tensor]
+    anchors: list[Tensor]
 
 
 class Stack(ABC):
@@ -48,7 +66,8 @@ class Stack(ABC):
     Args:
         shapes: of one model's tensors; larger: what they are padded to, by the same names.
         starts: the weights of each model; the padding is zero.
-        descent: how they go on.
+        rates: how each goes on; where neighbours go on alike, a call serves them all.
+        device: where.
     """
 
     def __init__(
@@ -56,27 +75,44 @@ class Stack(ABC):
         shapes: Shapes,
         larger: Shapes,
         starts: Sequence[dict[str, Array]],
-        descent: Rates,
+        rates: Sequence[Rates],
         device: torch.device,
     ) -> None:
         self._shapes, self._larger, self._lanes = shapes, larger, len(starts)
-        self._descent = descent
         # One tensor holds all layers, so that a call serves them all.
         self._values = self._started(starts, device)
         self._gradients, self._speeds = (torch.empty_like(self._values) for _ in range(2))
-        self._gradients[-SPARE:] = 0.0
+        self._anchors = self._values.clone() if any(one.pull for one in rates) else None
         self._stands = True  # as yet
-        self._anchors = self._values.clone() if descent.pull else None
         self.weights, self.gradients = map(self._views, (self._values, self._gradients))
+        # The gradient of what is only padding is never found.
+        for name, shape in larger.items():
+            if math.prod(shape) % SEGMENT:
+                self._segments(self._gradients)[name].zero_()
+        self._runs = list[_Run]()
+        end = 0
+        for one, same in groupby(rates):
+            first, end = end, end + len(list(same))
+            values, gradients, speeds = (
+                self._parts(flat, first, end)
+                for flat in (self._values, self._gradients, self._speeds)
+            )
+            anchors = [] if self._anchors is None else self._parts(self._anchors, first, end)
+            self._runs.append(_Run(one, values, gradients, speeds, anchors))
+
+    def _parts(self, flat: Tensor, first: int, end: int) -> list[Tensor]:
+        """What is of these models in it."""
+        if end - first == self._lanes:
+            return [flat]
+        return [part[first:end] for part in self._segments(flat).values()]
 
     def _started(self, starts: Sequence[dict[str, Array]], device: torch.device) -> Tensor:
         """The weights as they start; those that several start from are read and sent once."""
-        firsts = dict[tuple[int, ...], dict[str, Array]]()
-        keys = [tuple(map(id, start.values())) for start in starts]
+        firsts = dict[tuple[tuple[str, int], ...], dict[str, Array]]()
+        keys = [tuple((name, id(array)) for name, array in start.items()) for start in starts]
         for key, start in zip(keys, starts, strict=True):
             firsts.setdefault(key, start)
-        size = sum(map(math.prod, self._larger.values()))
-        host = on_host(size * len(firsts) + SPARE, device).zero_()
+        host = on_host(self._size * len(firsts), device).zero_()
         for name, stacked in self._views(host, len(firsts)).items():
             inner, rows = tuple(slice(size) for size in self._shapes[name]), stacked.numpy()
             for row, start in zip(rows, firsts.values(), strict=True):
@@ -86,20 +122,30 @@ class Stack(ABC):
             return there
         places = {key: place for place, key in enumerate(firsts)}
         order = torch.tensor([places[key] for key in keys]).to(device)
-        few, values = self._views(there, len(firsts)), there.new_empty(size * self._lanes + SPARE)
-        values[-SPARE:] = 0.0
-        for name, stacked in self._views(values).items():
-            torch.index_select(few[name], 0, order, out=stacked)
+        few, values = self._segments(there, len(firsts)), there.new_empty(self._size * self._lanes)
+        for name, segments in self._segments(values).items():
+            torch.index_select(few[name], 0, order, out=segments)
         return values
 
-    def _views(self, flat: Tensor, lanes: int = 0) -> dict[str, Tensor]:
-        """The layers (lanes, ...) in it, by name; of so many models, else of the stack's."""
+    @property
+    def _size(self) -> int:
+        """Numbers of a model."""
+        return sum(map(_segment, self._larger.values()))
+
+    def _segments(self, flat: Tensor, lanes: int = 0) -> dict[str, Tensor]:
+        """The layers (lanes, numbers) in it, by name; of so many models, else of the stack's."""
         lanes = lanes or self._lanes
-        sizes = [lanes * math.prod(shape) for shape in self._larger.values()]
-        *parts, _ = torch.split(flat, [*sizes, SPARE])
+        sizes = [lanes * _segment(shape) for shape in self._larger.values()]
+        parts = torch.split(flat, sizes)
+        return {name: part.view(lanes, -1) for name, part in zip(self._larger, parts, strict=True)}
+
+    def _views(self, flat: Tensor, lanes: int = 0) -> dict[str, Tensor]:
+        """The same in the layers' shapes (lanes, ...)."""
         return {
-            name: part.view(lanes, *shape)
-            for part, (name, shape) in zip(parts, self._larger.items(), strict=True)
+            name: part[:, : math.prod(shape)].view(len(part), *shape)
+            for (name, part), shape in zip(
+                self._segments(flat, lanes).items(), self._larger.values(), strict=True
+            )
         }
 
     @abstractmethod
@@ -114,22 +160,25 @@ class Stack(ABC):
 
     def descend(self, fall: float) -> None:
         """A step along the gradients, at `fall` times the first step's rate; see `Descent.step`."""
-        given = self._descent
-        if self._anchors is not None:
-            self._gradients.add_(torch.sub(self._values, self._anchors).mul_(given.pull))
-        # What torch.optim.SGD(fused=True) calls: all of a step in one passage over the weights.
-        torch._fused_sgd_(
-            [self._values],
-            [self._gradients],
-            [self._speeds] if given.momentum else [],
-            lr=given.rate * fall,
-            momentum=given.momentum,
-            weight_decay=given.decay,
-            dampening=0.0,
-            nesterov=False,
-            maximize=False,
-            is_first_step=self._stands,  # its gradient is its speed
-        )
+        for run in self._runs:
+            if run.rates.pull:
+                for value, gradient, anchor in zip(
+                    run.values, run.gradients, run.anchors, strict=True
+                ):
+                    gradient.add_(torch.sub(value, anchor).mul_(run.rates.pull))
+            # What torch.optim.SGD(fused=True) calls: all of a step in one passage over the weights.
+            torch._fused_sgd_(
+                run.values,
+                run.gradients,
+                run.speeds if run.rates.momentum else [],
+                lr=run.rates.rate * fall,
+                momentum=run.rates.momentum,
+                weight_decay=run.rates.decay,
+                dampening=0.0,
+                nesterov=False,
+                maximize=False,
+                is_first_step=self._stands and run.rates.momentum > 0,  # its gradient is its speed
+            )
         self._stands = False
 
     def ended(self) -> list[dict[str, Array]]:
@@ -151,7 +200,7 @@ class Dense(Stack):
         self,
         module: nn.Sequential,
         starts: Sequence[dict[str, Array]],
-        descent: Rates,
+        rates: Sequence[Rates],
         device: torch.device,
     ) -> None:
         children = [*module.named_children()]
@@ -163,7 +212,7 @@ class Dense(Stack):
         # Matrices first: a row in front of them would move them off their 64 bytes.
         weights, biases = ([f"{n}.{part}" for n in names] for part in ("weight", "bias"))
         larger = {name: tuple(map(padded, shapes[name])) for name in (*weights, *biases)}
-        super().__init__(shapes, larger, starts, descent, device)
+        super().__init__(shapes, larger, starts, rates, device)
         self._matrices = [(self.weights[name], self.gradients[name]) for name in weights]
         self._rows = [(self.weights[name][:, None], self.gradients[name]) for name in biases]
         classes = shapes[biases[-1]][0]
@@ -198,14 +247,14 @@ class Mapped(Stack):
         self,
         module: nn.Module,
         starts: Sequence[dict[str, Array]],
-        descent: Rates,
+        rates: Sequence[Rates],
         device: torch.device,
     ) -> None:
         # Loads the compiler, seconds of CPU that nobody else should pay.
         from torch.func import functional_call, grad, vmap
 
         shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-        super().__init__(shapes, shapes, starts, descent, device)
+        super().__init__(shapes, shapes, starts, rates, device)
 
         def loss(
             weights: dict[str, Tensor], features: Tensor, labels: Tensor, shares: Tensor

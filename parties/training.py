@@ -131,10 +131,10 @@ class Training:
         if there:
             as_exact_as_a_cpu()
         if self.device == "auto":
-            return torch.device("cuda" if there else "cpu")
-        device = torch.device(self.device)
+            return torch.device("cuda", 0) if there else torch.device("cpu")
+        device = torch.device("cuda", torch.device(self.device).index or 0)  # by one name
         # Asked here and not above: who plans a training may be on a machine without a GPU.
-        if (device.index or 0) >= there:
+        if device.index >= there:
             raise FedpactError(
                 f"training.device is {self.device!r}, and torch finds {there} GPUs here; legal are "
                 "cpu, auto and a GPU that is there (a Ray worker sees those of its num_gpus). Use "

@@ -164,6 +164,19 @@ def test_what_is_trained_on_is_read_once_and_forgotten_with_its_array() -> None:
     assert len(_DIGESTS) == known
 
 
+def test_what_is_kept_back_is_the_same_arrays_every_round() -> None:
+    models = Models("firm_0", Digits(client=0), Mlp((8,)), TRAINING, kept_back=0.2)
+    fit, back = models.parts(0)
+    again, other = models.parts(0)
+    assert back is not None
+    assert again is fit
+    assert other is back
+    assert len(fit.ids) + len(back.ids) == len(models.dataset.split(0).training.ids)
+    assert not set(fit.ids) & set(back.ids)
+    assert models.parts(1)[0] is not fit
+    assert np.array_equal(models.parts(0)[0].ids, fit.ids)
+
+
 def test_weights_that_several_start_from_are_read_once() -> None:
     seen: dict[int, str] = {}
     one, other = replace(FIT, start=START), replace(FIT, start=START, shuffle=FIT.shuffle + 1)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from parties.backbones.mlp import Mlp
 from parties.energy.watts import Watts
 from parties.exchange import FedpactError
 from parties.fitting import Fit, Fitted, fit_each, fit_one, fitter
@@ -257,6 +258,14 @@ def test_memory_is_bounded_and_keeps_what_was_asked_for_last() -> None:
             assert memory.get(fits[1].key({})) is None
     assert len(fit.calls) == 8
     assert 1 <= len(memory) <= 4
+
+
+def test_a_fit_larger_than_the_memory_takes_no_others_place() -> None:
+    memory = Remembered(room_mb=5 / 1024)
+    hold_together([asking(A)], Fits(), memory)
+    hold_together([asking(made(6, backbone=Mlp((200,)), epochs=1))], Fits(), memory)
+    assert len(memory) == 1
+    assert memory.get(A.key({})) is not None
 
 
 def test_a_memory_without_room_keeps_nothing() -> None:

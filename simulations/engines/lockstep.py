@@ -72,8 +72,8 @@ class Remembered:
         return self._kept.get(key)
 
     def put(self, key: str, done: Done) -> None:
-        """Remember it, and forget the oldest where there is no room for both."""
-        if key in self._kept:
+        """Remember it if it fits at all, and forget the oldest where there is no room for both."""
+        if key in self._kept or done.bytes > self._room:
             return
         self._kept[key] = done
         self._taken += done.bytes

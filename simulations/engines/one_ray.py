@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any, final
 from uuid import uuid4
@@ -22,6 +23,7 @@ from simulations.engines.marked import kill, marked, stop_marked
 from simulations.source import copy_code
 
 INLINE = 1 << 22  # bytes
+NO_SHARE_NO_GPU = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"  # see `simulations.engines`
 MARK = "FEDPACT_RAY"  # in the environment of every process of a Ray that was started here
 
 
@@ -72,17 +74,23 @@ def start(num_cpus: int, num_gpus: int) -> None:
 
 @contextmanager
 def _without_helpers() -> Iterator[None]:
-    """A Ray that starts here has no autoscaler, log reader or API server: nobody asks them for
-    anything, and they take memory and CPU all the time. `ray.init` has no option for it."""
+    """Start Ray without its autoscaler and its reader of logs, and end its API server: nobody asks
+    them anything, and they take memory and CPU all the time.
+
+    `ray.init` has no option for it; a Ray that has not what is used here keeps them.
+    """
     parameter: Any = import_module("ray._private.parameter")
     worker: Any = import_module("ray._private.worker")
     usual = parameter.RayParams
-    parameter.RayParams = partial(usual, no_monitor=True, include_log_monitor=False)
+    spared = {"no_monitor": True, "include_log_monitor": False}
+    known = signature(usual).parameters
+    parameter.RayParams = partial(usual, **{k: v for k, v in spared.items() if k in known})
     try:
         yield
     finally:
         parameter.RayParams = usual
-    worker._global_node.kill_dashboard(check_alive=False)
+    with suppress(AttributeError):
+        worker._global_node.kill_dashboard(check_alive=False)
 
 
 def join(address: str) -> None:
@@ -90,9 +98,10 @@ def join(address: str) -> None:
     _up.append(None)
     with tempfile.TemporaryDirectory(prefix="fp-") as folder:
         copy_code(Path(folder))
-        threads = {"OMP_NUM_THREADS": "1"}
+        # One thread a worker; and without a share of a GPU none, whatever the cluster was told.
+        told = {"OMP_NUM_THREADS": "1", NO_SHARE_NO_GPU: os.environ[NO_SHARE_NO_GPU]}
         # A folder to work in comes before all else that a machine could import.
-        _init(address=address, runtime_env={"working_dir": folder, "env_vars": threads})
+        _init(address=address, runtime_env={"working_dir": folder, "env_vars": told})
 
 
 def up() -> bool:
@@ -131,7 +140,7 @@ def _init(**options: Any) -> None:
     told_to_end = signal.getsignal(signal.SIGTERM)
     try:
         with warnings.catch_warnings():
-            # Of RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO, which is set as it must be.
+            # Of NO_SHARE_NO_GPU, which is set as it must be.
             warnings.filterwarnings("ignore", "Tip: In future", FutureWarning)
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except (SystemExit, KeyboardInterrupt) as told:

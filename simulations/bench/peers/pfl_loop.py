@@ -6,6 +6,7 @@ their examples in the order of the workload.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -69,9 +70,11 @@ class Marks:
 
 
 def main() -> None:
-    """Hold the workload of the file that is named; pfl takes a GPU where there is one."""
+    """Hold the workload of the file that is named, on the device that is named, else the CPU."""
     one_thread()
-    work = Workload.read(Path(sys.argv[1]), *sys.argv[2:])
+    device = [*sys.argv, "cpu"][2]
+    os.environ["PFL_PYTORCH_DEVICE"] = device  # read when pfl is imported
+    work = Workload.read(Path(sys.argv[1]), device)
     algorithm, averaging, params, simulate, weighting, torch_model, data, torch_data = (
         import_module(f"pfl.{name}")
         for name in (
