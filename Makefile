@@ -28,6 +28,7 @@ test: $(READY)  ## The tests (under 10 minutes on two cores)
 	$(TEST)
 
 test-gpu: $(READY)  ## The tests of GPUs, on a machine that has one
+	@$(BIN)/python -c "import torch; torch.cuda.is_available() or exit(f'torch {torch.__version__} finds no GPU')"
 	$(BIN)/pytest -m gpu -rs
 
 test-long: $(READY) $(PEERS)/.ready  ## All tests, the long campaigns too

@@ -103,14 +103,11 @@ def _hold_one(
     text = as_text(config)
     study = study_of(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     engine: Engine = build(config["engine"])
-    plan = engine.plan(len(study.names))
-    if not getattr(engine, "address", None):  # the firms train on this machine
-        for name in study.names:
-            _ = study.firms[name].training.torch_device
+    plan = engine.plan({name: study.firms[name].training.device for name in study.names})
     folder = RunFolder(folder_path)
     shown = config["progress"] == "auto"
     with folder.lock():
-        origin = provenance(study, type(engine).__name__, overrides)
+        origin = {**provenance(study, type(engine).__name__, overrides), "plan": plan}
         if config["resume"]:
             first = folder.read_json("provenance.json")
             origin = {**first, "resumed": [*first.get("resumed", []), origin]}

@@ -168,7 +168,8 @@ def plan_lines(study: Study, engine: Engine, firms: Mapping[str, Firm]) -> list[
         )
     sessions = len(study.contracts) * len(study.seeds)
     lines.append(f"{sessions} sessions in all")
-    return [*lines, *engine.plan(len(firms))]
+    devices = {name: firm.training.device for name, firm in firms.items()}
+    return [*lines, *engine.plan(devices)]
 
 
 def print_verdict(

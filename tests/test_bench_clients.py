@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +22,7 @@ from simulations.bench.timed_fedavg import TimedFedAvg
 from simulations.bench.tree import tree_memory_mb
 from simulations.bench.workloads import WORKLOADS, find_workload
 from simulations.build import build
+from tests.federation import descendants
 
 
 def chosen(*words: str) -> argparse.Namespace:
@@ -78,6 +83,34 @@ def test_the_memory_of_a_process_is_found() -> None:
     held = np.ones(20_000_000)
     assert tree_memory_mb(os.getpid()) > before + 100
     assert held.sum() == 20_000_000
+
+
+def test_a_device_that_is_not_here_is_refused() -> None:
+    with pytest.raises(FedpactError, match=r"--device is 'tpu', and torch .* legal are cpu"):
+        clients.rows(chosen("--device", "tpu"))
+
+
+def test_a_bench_that_is_told_to_end_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "simulations.bench", "clients"]
+    running = subprocess.Popen(
+        [*command, "--workloads", "digits", "--who", "inline"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not (begun := descendants(running.pid)):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        running.send_signal(signal.SIGTERM)
+        _, errors = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == 130
+    assert errors.splitlines()[-1] == "bench: stopped; nothing was written"
+    assert not list(tmp_path.iterdir())
+    assert not [process for process in begun if Path(f"/proc/{process}").exists()]
 
 
 @pytest.mark.long

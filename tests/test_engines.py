@@ -22,7 +22,7 @@ from simulations.conclude import conclude
 from simulations.engines import Engine, Job, apps, one_ray
 from simulations.engines.batched import Batched
 from simulations.engines.flower_run import MARK
-from simulations.engines.ray_actors import RayActors
+from simulations.engines.ray_actors import RayActors, check_share
 from simulations.results import RunFolder
 from simulations.study import study_of
 from tests.checks import (
@@ -480,6 +480,8 @@ def test_ray_is_gone_when_the_command_is_told_to_end(tmp_path: Path) -> None:
         (("engine=ray", "engine.num_gpus=1e-5"), "legal is 0, or a number >= 0.0001"),
         (("engine=ray", "engine.num_gpus=1.5"), "num_gpus is 1.5; legal is a share of one GPU"),
         (("engine=flower", "engine.num_cpus=0.5"), "whole CPUs"),
+        (("engine=ray", "engine.address=10.0.0.1"), "'10.0.0.1'; legal are null .* HOST:PORT"),
+        (("engine=ray", "engine.address=ray://h:10001"), "as `ray start --head` prints it"),
         (("engine=batched", "engine.room_mb=0"), "engine.room_mb is 0"),
         (("engine=batched", "engine.room_mb=many"), "engine.room_mb is 'many'"),
         (("engine=batched", "engine.remember_mb=-1"), "engine.remember_mb is -1"),
@@ -494,8 +496,9 @@ def test_an_impossible_engine_is_refused(words: tuple[str, ...], problem: str) -
     "words",
     [
         ("engine=ray", "engine.num_cpus=512"),
-        ("engine=ray", "engine.num_gpus=512"),
+        ("engine=ray", "engine.num_gpus=512", "training.device=auto"),
         ("engine=flower", "engine.num_cpus=512"),
+        ("engine=flower", "engine.num_gpus=512", "training.device=auto"),
     ],
 )
 def test_more_than_the_machine_has_is_refused_before_anything_starts(
@@ -514,10 +517,13 @@ def test_a_gpu_that_an_actor_would_not_see_is_refused_before_anything_starts(
     with pytest.raises(FedpactError, match=r"lender_a\.training\.device is 'cuda'.* sees 0 GPUs"):
         hold(tmp_path / "x", *SMALL_LOANS, "engine=ray", "engine.workers=1", "training.device=cuda")
     assert children() == before
-    config = json.dumps(plain("training.device=cuda:1"))
     with pytest.raises(FedpactError, match=r"num_gpus=0\.5 sees 1 GPUs.*training\.device=auto"):
-        RayActors(num_gpus=0.5)._check_devices(config)
-    RayActors(num_gpus=2)._check_devices(config)
+        check_share({"a": "cuda:1"}, 0.5)
+    with pytest.raises(FedpactError, match=r"num_gpus is 0\.5, and all firms train on CPUs"):
+        check_share({"a": "cpu"}, 0.5)
+    assert check_share({"a": "cuda:1", "b": "auto"}, 2) == "GPUs"
+    assert check_share({"a": "cpu", "b": "auto"}, 2) == "CPUs and GPUs"
+    assert check_share({"a": "cpu", "b": "auto"}, 0) == "CPUs"
 
 
 def test_firms_are_told_apart_by_name_not_by_node(tmp_path: Path) -> None:

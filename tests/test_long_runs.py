@@ -206,7 +206,7 @@ def held(config: DictConfig, folder: Path, engine: Engine) -> str:
     folder.mkdir()
     text = as_text(config)
     study = study_of(json.loads(text))
-    engine.plan(len(study.names))
+    engine.plan(dict.fromkeys(study.names, "cpu"))
     engine.hold(Job(text, folder, study.names))
     verdict = conclude(study, RunFolder(folder))
     write_report(study, RunFolder(folder), verdict)

@@ -185,7 +185,7 @@ def test_tab_completion_knows_the_choices(tmp_path: Path) -> None:
         ("dry_run=perhaps", "legal are true and false"),
         ("resume=nowhere", "there is no nowhere/config.yaml"),
         ("dry_run=true market.C1=-1", "market.C1 is -1"),
-        ("engine=ray engine.num_gpus=64 dry_run=true", "this machine has"),
+        ("engine=ray engine.num_gpus=64 training.device=auto dry_run=true", "this machine has"),
     ],
 )
 def test_a_mistake_is_explained_in_one_line_and_leaves_nothing(

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 from difflib import get_close_matches
 from pathlib import Path
@@ -51,6 +52,8 @@ def main() -> None:
     if name in ("-h", "--help"):
         print(__doc__, end="")
         return
+    # What it started is ended, and its folders are removed, as on Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if name not in COMMANDS:
             near = get_close_matches(name, COMMANDS, 1)
@@ -73,6 +76,9 @@ def main() -> None:
             print(f"report: {add_to_report(chosen.out, name, words, about, rows)}")
     except FedpactError as fault:
         sys.exit(f"bench: {fault}")
+    except KeyboardInterrupt:
+        print("bench: stopped; nothing was written", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         default="cpu",
-        help="cpu, or cuda: wall clocks then, and no bars, which are for CPUs",
+        help="cpu (default), or cuda: wall clocks, without the targets, which are for CPUs",
     )
 
 

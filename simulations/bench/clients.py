@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import final
 
@@ -25,7 +26,6 @@ import numpy as np
 import torch
 
 from parties.exchange import FedpactError
-from parties.training import Training
 from simulations.bench.canonicalize import PEER, ROOT
 from simulations.bench.peers.workload import Workload as Examples
 from simulations.bench.row import Bar, Row, add_count, apart
@@ -67,21 +67,30 @@ class Held:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    add_count(parser, "--repeats", 3, "in which rows take turns")
+    add_count(parser, "--repeats", 3, "how often all are measured, in turn; 9 minutes each")
     parser.add_argument(
-        "--workloads", nargs="+", default=list(WORKLOADS), help=f"of {', '.join(WORKLOADS)}"
+        "--workloads",
+        nargs="+",
+        default=list(WORKLOADS),
+        help=f"some of {', '.join(WORKLOADS)} (all); the last two need Debian's "
+        "dataset-fashion-mnist",
     )
     names = (*PEERS, *ENGINES)
     parser.add_argument(
-        "--who", nargs="+", default=list(names), help=f"of {', '.join(map(repr, names))}"
+        "--who",
+        nargs="+",
+        default=list(names),
+        help=f"which rows: some of {', '.join(map(repr, names))} (all)",
     )
     parser.add_argument(
         "--device",
         default="cpu",
-        help="cpu, or cuda: all of them train on this machine's first GPU, shared by Ray's actors; "
-        "wall clocks are printed too, and bars, which are for CPUs, are not held",
+        help="cpu (default), or cuda: all train on this machine's first GPU, which Ray's actors "
+        "share; wall clocks are printed too, without the targets, which are for CPUs",
     )
-    parser.add_argument("--peer", type=Path, default=PEER, help="interpreter that has pfl")
+    parser.add_argument(
+        "--peer", type=Path, default=PEER, help="a Python that has pfl (that of make bench-peers)"
+    )
 
 
 def rows(chosen: argparse.Namespace) -> list[Row]:
@@ -95,7 +104,7 @@ def rows(chosen: argparse.Namespace) -> list[Row]:
         print(f"({PFL} is left out: {chosen.peer} is not there; make bench-peers installs it)")
         who.remove(PFL)
     found = []
-    for workload in map(find_workload, chosen.workloads):
+    for workload in [find_workload(name) for name in chosen.workloads]:
         if workload.missing:
             print(f"({workload.name} is left out: {workload.missing})")
             continue
@@ -109,9 +118,12 @@ def named_device(device: str) -> str:
     Raises:
         FedpactError: it is not, or it is neither cpu nor cuda.
     """
-    if device not in ("cpu", "cuda"):
-        raise FedpactError(f"--device is {device!r}; legal are cpu and cuda.")
-    Training(device=device).torch_device  # noqa: B018 - refuses what is not here
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device != "cpu" and not (device == "cuda" and gpus):
+        raise FedpactError(
+            f"--device is {device!r}, and torch {torch.__version__} finds {gpus} GPUs here; legal "
+            "are cpu and, with a GPU, cuda. Leave it out for cpu."
+        )
     return device
 
 
@@ -150,23 +162,27 @@ def _rows(
     ]
     loop = held[LOOP]
     print(
-        f"{workload.name}: {workload.firms} firms a round, {repeats} alternated repeats; CPU of a "
-        f"firm's training; {LOOP} {statistics.median(h.cpu_ms for h in loop):.3f} ms, "
+        f"{workload.name}: {workload.firms} firms a round, {repeats} alternated repeats; "
+        f"{LOOP} {statistics.median(h.cpu_ms for h in loop):.3f} ms of CPU, "
         f"{max(h.peak_mb for h in loop):.0f} MB"
     )
-    what = ""
-    for row in found:
-        if device != "cpu" and row.what != what:
-            what = row.what
-            print(f" {what}")
-        told = f" [{row.low:.2f} to {row.high:.2f}]" if len(row.ratios) > 1 else ""
-        bar = f", {row.bar}: {row.verdict}" if row.bar or row.void else ""
-        peak = f", {row.peak_mb:.0f} MB" if row.peak_mb else ""
-        print(
-            f"  {row.name:20} {row.value:9.3f} {row.unit}  {row.ratio:6.2f} x {row.beside}{told}"
-            f"{peak}{bar}{f' ({row.void})' if row.void else ''}"
-        )
+    for what, same in groupby(found, lambda row: row.what):
+        print(f" {what}")
+        for row in same:
+            print(f"  {_line(row)}")
     return [*found, *walls]
+
+
+def _line(row: Row) -> str:
+    """A row in words."""
+    value = f"{row.value:9.0f}" if row.unit == "MB" else f"{row.value:9.3f}"
+    told = f" [{row.low:.2f} to {row.high:.2f}]" if len(row.ratios) > 1 else ""
+    peak = f", {row.peak_mb:.0f} MB" if row.peak_mb else ""
+    bar = f", {row.bar}: {row.verdict}" if row.bar or row.void else ""
+    void = f" ({row.void})" if row.void else ""
+    return (
+        f"{row.name:20} {value} {row.unit}  {row.ratio:6.2f} x {row.beside}{told}{peak}{bar}{void}"
+    )
 
 
 def _walls(workload: Workload, held: Mapping[str, Sequence[Held]]) -> list[Row]:

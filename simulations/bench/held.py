@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -29,6 +30,7 @@ def main() -> None:
     workload = find_workload(name)
     torch.set_num_threads(1)
     keep_orphans()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the engine is closed first
     config = workload.config(engine, device)
     for word in words:  # engine.workers=4
         key, _, value = word.partition("=")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, final
@@ -49,16 +50,45 @@ class Job:
     folder: Path
     firms: tuple[str, ...]
 
+    @property
+    def devices(self) -> dict[str, str]:
+        """Firm -> its `training.device`."""
+        parties = json.loads(self.config)["parties"]
+        return {name: str(parties[name]["training"]["device"]) for name in self.firms}
+
+
+def devices_here(devices: Mapping[str, str]) -> str:
+    """Where firms of this process train, in words.
+
+    Args:
+        devices: firm -> its `training.device`.
+
+    Raises:
+        FedpactError: this process has no such device.
+    """
+    import torch
+
+    from parties.training import Training
+
+    found = {Training(device=device).torch_device for device in devices.values()}
+    return " and ".join(
+        str(d) if d.type == "cpu" else f"{d} ({torch.cuda.get_device_name(d)})"
+        for d in sorted(found, key=str)
+    )
+
 
 class Engine(ABC):
     """A place to run the operator and the firms."""
 
     @abstractmethod
-    def plan(self, firms: int) -> list[str]:
-        """What it would start for this many firms, a line each; refuses what cannot be.
+    def plan(self, devices: Mapping[str, str]) -> list[str]:
+        """What it would start, and where firms would train, a line each; refuses what cannot be.
+
+        Args:
+            devices: firm -> its `training.device`.
 
         Raises:
-            FedpactError: more CPUs or GPUs are asked for than there are.
+            FedpactError: more CPUs or GPUs are asked for than there are, or others.
         """
 
     @abstractmethod

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, TypeVar, final
 
 from parties.exchange import FedpactError
-from simulations.engines import Engine, Job
+from simulations.engines import Engine, Job, devices_here
 
 if TYPE_CHECKING:
     from simulations.engines.lockstep import Remembered
@@ -52,8 +52,11 @@ class Batched(Engine):
                 "engine.remember_mb=0 to remember nothing."
             )
 
-    def plan(self, firms: int) -> list[str]:
-        return [f"batched: {firms} firms in this process, 1 thread; their trainings are one batch"]
+    def plan(self, devices: Mapping[str, str]) -> list[str]:
+        return [
+            f"batched: {len(devices)} firms in this process, 1 thread; they train on "
+            f"{devices_here(devices)}, side by side where that can be"
+        ]
 
     def hold(self, job: Job) -> None:
         for name, party in json.loads(job.config)["parties"].items():

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
 from parties.exchange import FedpactError
 from simulations.engines import Engine, Job
 from simulations.engines.config_keys import CONFIG
-from simulations.engines.ray_actors import import_ray
+from simulations.engines.placement import room_for
+from simulations.engines.ray_actors import check_share, gpus_here, import_ray
 
 
 @final
@@ -40,20 +42,24 @@ class FlowerSimulation(Engine):
             if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
                 raise FedpactError(f"engine.{name} is {value!r}; legal is a number >= 0.")
 
-    def plan(self, firms: int) -> list[str]:
-        cpus = len(os.sched_getaffinity(0))
-        if self.num_cpus > cpus:
+    def plan(self, devices: Mapping[str, str]) -> list[str]:
+        cpus, gpus = len(os.sched_getaffinity(0)), gpus_here()
+        where = check_share(devices, self.num_gpus)
+        room = room_for(len(devices), self.num_cpus, self.num_gpus, [(cpus, gpus)])
+        if not room:
             raise FedpactError(
-                f"engine.num_cpus is {self.num_cpus}, this machine has {cpus}. Lower it."
+                f"engine.num_cpus is {self.num_cpus} and engine.num_gpus {self.num_gpus:g}, and "
+                f"this machine has {cpus} CPUs and {gpus} GPUs, so that no firm could run; legal "
+                f"are at most these. {'Lower them.' if gpus else 'Set engine.num_gpus=0.'}"
             )
         return [
-            f"flower: {firms} supernodes x {self.num_cpus} CPU, {self.num_gpus:g} GPU; "
-            f"at most {cpus // self.num_cpus} at a time"
+            f"flower: {len(devices)} supernodes x {self.num_cpus} CPU, {self.num_gpus:g} GPU; "
+            f"at most {room} at a time; they train on {where}"
         ]
 
     def hold(self, job: Job) -> None:
         import_ray()
-        self.plan(len(job.firms))
+        self.plan(job.devices)
         from simulations.engines import apps
         from simulations.engines.firms import squeezed
         from simulations.engines.flower_run import flower_run

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
-from simulations.engines import Engine, Job
+from simulations.engines import Engine, Job, devices_here
 
 
 @final
@@ -13,8 +14,9 @@ from simulations.engines import Engine, Job
 class Inline(Engine):
     """All firms in this process, one thread."""
 
-    def plan(self, firms: int) -> list[str]:
-        return [f"inline: {firms} firms in this process, 1 thread"]
+    def plan(self, devices: Mapping[str, str]) -> list[str]:
+        where = devices_here(devices)
+        return [f"inline: {len(devices)} firms in this process, 1 thread; they train on {where}"]
 
     def hold(self, job: Job) -> None:
         from simulations.engines.apps import hold_here

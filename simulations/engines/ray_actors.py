@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
+import re
 import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -23,6 +23,7 @@ log = logging.getLogger("fedpact")
 
 CONNECT_S = 10.0
 LEAST = 1 / UNIT  # of a CPU or GPU
+ADDRESS = re.compile(r"(\[[\da-fA-F:.]+\]|[^\s/:]+):\d{1,5}")
 START_S = 300.0  # until a cluster's workers have imported what they need
 
 
@@ -48,7 +49,16 @@ class RayActors(Engine):
     def __post_init__(self) -> None:
         whole = isinstance(self.workers, int) and not isinstance(self.workers, bool)
         if not whole or self.workers < 1:
-            raise FedpactError(f"engine.workers is {self.workers!r}; legal is a whole number >= 1.")
+            raise FedpactError(
+                f"engine.workers is {self.workers!r}; legal is a whole number >= 1. Set "
+                "engine.workers=2."
+            )
+        if self.address not in (None, "auto") and not ADDRESS.fullmatch(str(self.address)):
+            raise FedpactError(
+                f"engine.address is {self.address!r}; legal are null (Ray is started here), auto "
+                "(the cluster of this machine) and HOST:PORT of a cluster's head, such as "
+                "10.0.0.1:6379, as `ray start --head` prints it (no ray://)."
+            )
         for name in ("num_cpus", "num_gpus"):
             value = getattr(self, name)
             number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -63,19 +73,30 @@ class RayActors(Engine):
                 "whole GPUs. Set engine.num_gpus=0.5, or 2."
             )
 
-    def plan(self, firms: int) -> list[str]:
+    def plan(self, devices: Mapping[str, str]) -> list[str]:
+        firms = len(devices)
         workers = min(self.workers, firms)
         where = f"the cluster at {self.address}" if self.address else "this machine"
-        if self.address is None:
-            self._check_room(workers, [(len(os.sched_getaffinity(0)), _gpus())])
+        trained = check_share(devices, self.num_gpus)
+        self.check(workers)
+        asked = f" (of {self.workers} that are asked for)" if workers < self.workers else ""
         return [
-            f"ray: {workers} actors x {self.num_cpus:g} CPU, {self.num_gpus:g} GPU on {where}; "
-            f"{firms} firms, one message an actor a round"
+            f"ray: {workers} actors{asked} x {self.num_cpus:g} CPU, {self.num_gpus:g} GPU on "
+            f"{where}; {firms} firms, one message an actor a round; they train on {trained}"
         ]
 
+    def check(self, workers: int) -> None:
+        """Whether so many can ever run on this machine; of a cluster, whether it answers.
+
+        Raises:
+            FedpactError: they cannot, or it does not.
+        """
+        if self.address is None:
+            self._check_room(workers, [(len(os.sched_getaffinity(0)), gpus_here())])
+        check_reachable(self.address)
+
     def hold(self, job: Job) -> None:
-        self.plan(len(job.firms))
-        self._check_devices(job.config)
+        self.plan(job.devices)
         import_ray()
         from simulations.engines.apps import hold_direct
         from simulations.engines.ray_crew import RayCrew
@@ -107,25 +128,14 @@ class RayActors(Engine):
             for (cpus, gpus), times in Counter(nodes).items()
         )
         where = "this machine has" if self.address is None else f"the cluster {self.address} has"
+        legal = f"are {room} such actors or fewer (a share of a GPU lies on one GPU). Lower"
+        if self.num_gpus and not any(gpus for _, gpus in nodes):
+            legal = "is no share of a GPU where there is none. Set engine.num_gpus=0, or lower"
         raise FedpactError(
             f"{workers} Ray actors ask for {self.num_cpus:g} CPUs and {self.num_gpus:g} GPUs each, "
-            f"and {where} {held}; legal are {room} such actors or fewer (a share of a GPU lies on "
-            "one GPU). Lower engine.workers, engine.num_cpus or engine.num_gpus, or join a larger "
-            "cluster with engine.address."
+            f"and {where} {held}; legal {legal} engine.workers, engine.num_cpus or "
+            "engine.num_gpus, or join a larger cluster with engine.address."
         )
-
-    def _check_devices(self, config: str) -> None:
-        """Whether the firms' devices are among the GPUs that an actor sees: those of its share."""
-        seen = math.ceil(self.num_gpus)
-        for name, party in json.loads(config)["parties"].items():
-            kind, _, number = str(party["training"]["device"]).partition(":")
-            if kind == "cuda" and int(number or 0) >= seen:
-                raise FedpactError(
-                    f"parties.{name}.training.device is {party['training']['device']!r}, and a "
-                    f"Ray actor with engine.num_gpus={self.num_gpus:g} sees {seen} GPUs, numbered "
-                    "from 0; legal are cpu, auto and one that it sees. Set training.device=auto "
-                    "and engine.num_gpus=0.5, or 1."
-                )
 
     def close(self) -> None:
         """Stop the actors; stop Ray too, unless it is somebody else's cluster."""
@@ -171,6 +181,36 @@ class RayActors(Engine):
                         "engine=inline needs no Ray."
                     ) from fault
                 log.warning("Ray did not start (%s); trying once more", fault)
+
+
+def check_share(devices: Mapping[str, str], num_gpus: float) -> str:
+    """Where firms train in processes that have this share of a GPU each, in words.
+
+    Args:
+        devices: firm -> its `training.device`.
+
+    Raises:
+        FedpactError: one of them is not among the GPUs that such a process sees, or all are CPUs
+            and there is a share.
+    """
+    seen = math.ceil(num_gpus)
+    for name, device in devices.items():
+        kind, _, number = device.partition(":")
+        if kind == "cuda" and int(number or 0) >= seen:
+            raise FedpactError(
+                f"parties.{name}.training.device is {device!r}, and a process with "
+                f"engine.num_gpus={num_gpus:g} sees {seen} GPUs, numbered from 0; legal are cpu, "
+                "auto and one that it sees. Set training.device=auto and engine.num_gpus=0.5, or 1."
+            )
+    if num_gpus and all(device == "cpu" for device in devices.values()):
+        raise FedpactError(
+            f"engine.num_gpus is {num_gpus:g}, and all firms train on CPUs; legal is 0 then. Set "
+            "training.device=auto, or engine.num_gpus=0."
+        )
+    gpus = {name for name, device in devices.items() if device != "cpu" and num_gpus}
+    if len(gpus) < len(devices) and gpus:
+        return "CPUs and GPUs"
+    return "GPUs" if gpus else "CPUs"
 
 
 def check_code(told: list[Any]) -> None:
@@ -245,7 +285,8 @@ def import_ray() -> Any:
     return ray
 
 
-def _gpus() -> int:
+def gpus_here() -> int:
+    """How many GPUs this process sees."""
     import torch
 
     return torch.cuda.device_count()

@@ -12,7 +12,7 @@ from typing import Any, final
 
 from parties.exchange import FedpactError
 from simulations.engines import EngineError
-from simulations.engines.ray_actors import RayActors, check_reachable, check_same, import_ray
+from simulations.engines.ray_actors import RayActors, check_same, import_ray
 from simulations.source import code_digest
 from simulations.sweeps.configs import Job
 from simulations.sweeps.launch import Pool
@@ -78,8 +78,7 @@ class RayJobs(Pool):
     ) -> None:
         with _own_names():
             self._ray = RayActors(workers, num_cpus, num_gpus, address)
-            self._ray.plan(workers)
-            check_reachable(address)
+            self._ray.check(workers)
         self._limits = limits
         self._actors: list[Any] = []
         self._open: dict[Any, _Task] = {}
