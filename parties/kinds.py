@@ -18,7 +18,7 @@ from parties.stacks import GRAIN, padded
 from parties.stopping.never import Never
 from parties.training import weights_of
 
-CACHE_MB = 10.0  # of a CPU: a step that touches more waits for memory
+CACHE_MB = 8.0  # of a CPU: a step that touches more waits for memory
 GPU_SHARE = 0.125  # of a GPU's memory, for models and as much for examples
 DATA_MB = 128.0  # of a CPU: examples that are copied at a time
 MOST_WORK = 3_500_000  # parameters times examples of a step; with more, calls cost a CPU little
