@@ -103,7 +103,7 @@ def _hold_one(
     text = as_text(config)
     study = study_of(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     engine: Engine = build(config["engine"])
-    plan = engine.plan({name: study.firms[name].training.device for name in study.names})
+    plan = engine.plan(study.devices)
     folder = RunFolder(folder_path)
     shown = config["progress"] == "auto"
     with folder.lock():
@@ -189,7 +189,8 @@ def _compare(config: DictConfig, folder_path: Path, overrides: list[str]) -> Non
     for setting, method, more in plan.cells:  # all are checked before the first epoch
         whole = hydra.compose("config", [*watched, *more])
         try:
-            study_of(OmegaConf.to_container(whole, resolve=True))  # type: ignore[arg-type]
+            study = study_of(OmegaConf.to_container(whole, resolve=True))  # type: ignore[arg-type]
+            build(whole["engine"]).plan(study.devices)
         except FedpactError as fault:
             raise FedpactError(f"compare, {setting} under {method}: {fault}") from fault
     if any(word.split("=")[0] == "strategy" for word in watched) and all(

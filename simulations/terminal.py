@@ -29,7 +29,6 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from parties.firm import Firm
 from server.verdict import interval_name
 from simulations.compare import Plan, interval_names
 from simulations.engines import Engine
@@ -126,7 +125,7 @@ def print_plan(study: Study, engine: Engine, as_json: bool) -> None:
     declared = study.declarations()
     if as_json:
         firms = {name: dataclasses.asdict(d) for name, d in declared.items()}
-        lines = plan_lines(study, engine, {n: study.firms[n] for n in study.names})
+        lines = plan_lines(study, engine)
         print(json.dumps({"study": study.name, "firms": firms, "plan": lines}, indent=2))
         return
     table = Table(
@@ -145,12 +144,12 @@ def print_plan(study: Study, engine: Engine, as_json: bool) -> None:
             f"{4 * sum(sizes) / 1e3:,.1f}",
         )
     console.print(table)
-    for line in plan_lines(study, engine, {n: study.firms[n] for n in study.names}):
+    for line in plan_lines(study, engine):
         console.print(line)
     console.print("Nothing was trained. Run it without dry_run=true.")
 
 
-def plan_lines(study: Study, engine: Engine, firms: Mapping[str, Firm]) -> list[str]:
+def plan_lines(study: Study, engine: Engine) -> list[str]:
     """The plan's figures in words."""
     declared = study.declarations()
     lines = []
@@ -168,8 +167,7 @@ def plan_lines(study: Study, engine: Engine, firms: Mapping[str, Firm]) -> list[
         )
     sessions = len(study.contracts) * len(study.seeds)
     lines.append(f"{sessions} sessions in all")
-    devices = {name: firm.training.device for name, firm in firms.items()}
-    return [*lines, *engine.plan(devices)]
+    return [*lines, *engine.plan(study.devices)]
 
 
 def print_verdict(

@@ -192,6 +192,12 @@ def test_every_cell_of_a_comparison_can_be_built(here: Any, experiment: str) -> 
     assert "Nothing was trained" in told.stdout
 
 
+def test_the_engine_of_a_comparison_is_checked_before_anything_starts(here: Any) -> None:
+    told = here("experiment=fedref_digits", "training.device=cuda:99", "dry_run=true")
+    assert told.returncode == 2
+    assert "Use training.device=auto" in told.stderr
+
+
 def test_a_rule_that_no_cell_would_use_is_refused(here: Any) -> None:
     told = here("experiment=heart_pair_strategies", "strategy=median", "dry_run=true")
     assert told.returncode == 2

@@ -102,6 +102,7 @@ def test_a_run_folder_holds_the_whole_record(loans: subprocess.CompletedProcess[
     for file, expected in manifest["files"].items():
         assert sha(folder / "models" / file) == expected
     origin = json.loads((folder / "provenance.json").read_text())
+    assert origin["plan"] == ["inline: 2 firms in this process, 1 thread; they train on cpu"]
     assert origin["seeds"] == [0, 1]
     assert origin["finished"] >= origin["started"]
     assert "taiwan_credit.csv.gz" in origin["data_sha256"]
