@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,6 +89,24 @@ def test_the_memory_of_a_process_is_found() -> None:
 def test_a_device_that_is_not_here_is_refused() -> None:
     with pytest.raises(FedpactError, match=r"--device is 'tpu', and torch .* legal are cpu"):
         clients.rows(chosen("--device", "tpu"))
+
+
+def test_who_fails_is_left_out_and_the_others_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = clients._hold
+
+    def hold(name: str, *rest: Any) -> clients.Held:
+        if name == "batched":
+            raise FedpactError("it broke")
+        return real(name, *rest)
+
+    monkeypatch.setattr(clients, "_hold", hold)
+    words = ("--repeats", "1", "--workloads", "digits", "--who", "inline", "batched")
+    found = clients.rows(chosen(*words))
+    assert {row.name for row in found} == {"plain loop", "inline"}
+    assert not [row.void for row in found if row.void]
+    assert "(batched is left out: it broke)" in capsys.readouterr().out
 
 
 def test_a_bench_that_is_told_to_end_leaves_nothing(tmp_path: Path) -> None:

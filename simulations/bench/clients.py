@@ -135,11 +135,17 @@ def _rows(
         path = Path(made) / "workload.npz"
         workload.write(path)
         for repeat in range(repeats):
-            for name in who:
+            for name in list(held):
                 # Minutes pass until the first figure.
                 print(f"({workload.name} {repeat + 1}/{repeats}: {name})", file=sys.stderr)
-                held[name].append(_hold(name, workload, path, peer, device))
-    found = [_beside_loop(workload, name, held[name], held[LOOP]) for name in who if name != LOOP]
+                try:
+                    held[name].append(_hold(name, workload, path, peer, device))
+                except FedpactError as fault:
+                    if name == LOOP:  # all others are told beside it
+                        raise
+                    print(f"({name} is left out: {fault})")
+                    del held[name]
+    found = [_beside_loop(workload, name, held[name], held[LOOP]) for name in held if name != LOOP]
     found += _beside_flower(workload, held)
     walls = _walls(workload, held)
     if device != "cpu":
