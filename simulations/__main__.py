@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import gc
 import json
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from simulations.engines import Engine, Job
 from simulations.mistakes import explain
 from simulations.words import spelled_out
 
+AGAIN_S = 0.05
 # Not part of the study: they may differ when a run is resumed.
 OWN = ("run_dir", "resume", "format", "dry_run")
 FREE = (
@@ -321,12 +325,24 @@ def _application(config: DictConfig) -> None:
         sys.exit(status)
 
 
+def _once_more(others: Callable[[Any], object], dropped: Any) -> None:
+    """Python drops what is raised where nobody can catch it, as in a weak reference's callback; a
+    Ctrl-C that was raised there is given again, when that is over."""
+    if issubclass(dropped.exc_type, KeyboardInterrupt):
+        again = threading.Timer(AGAIN_S, _thread.interrupt_main)
+        again.daemon = True
+        again.start()
+    else:
+        others(dropped)
+
+
 def main() -> None:
     """The console script. Exit status 2 for a mistake that a person can mend."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us, not to Hydra's printer
     from hydra.core.global_hydra import GlobalHydra
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's Ctrl-C
+    sys.unraisablehook = partial(_once_more, sys.unraisablehook)
     atexit.register(gc.freeze)  # or else the interpreter's end takes seconds to look for garbage
     try:
         sys.argv[1:] = spelled_out(sys.argv[1:])

@@ -35,6 +35,7 @@ def here(
         monkeypatch.setattr(sys, "argv", ["fedpact", *words])
         monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
         handlers, code = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}, 0
+        monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # which is put back
         try:
             main()
         except SystemExit as end:

@@ -10,12 +10,16 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from simulations.__main__ import _once_more
 from tests.checks import SMALL_HEART, SMALL_LOANS, Told
 
 ONE_SEED = (*SMALL_LOANS, "study.seeds=1")
@@ -348,3 +352,27 @@ def test_resuming_another_study_is_refused_and_a_mended_one_is_not(
     assert "this would change it: market.C1." in done.stderr
     kept = ("limits.wait_s=60", "training.device=auto", "experiment=loans")
     fedpact(f"resume={folder}", "progress=none", *kept, cwd=tmp_path)
+
+
+def test_a_ctrl_c_that_python_drops_is_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    others: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", partial(_once_more, others.append))
+
+    class Thing:
+        pass
+
+    def drops(fault: type[BaseException]) -> None:
+        def end(_: object) -> None:
+            raise fault
+
+        thing = Thing()
+        watched = weakref.ref(thing, end)
+        del thing
+        assert watched() is None
+
+    drops(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(10)
+    assert not others
+    drops(ValueError)
+    assert [told.exc_type for told in others] == [ValueError]
