@@ -24,7 +24,7 @@ Shapes = dict[str, tuple[int, ...]]
 # With sides that are multiples of 4, every matrix begins at a multiple of 64 bytes: libraries that
 # choose their code by alignment choose the same for each.
 GRAIN = 4
-SEGMENT = 16  # numbers: a model's part of a tensor is a multiple of what processors do at a time
+SEGMENT = 16  # numbers: a model's part of a tensor is a multiple of the 64 bytes of a vector
 
 
 def padded(count: int) -> int:
@@ -209,9 +209,8 @@ class Dense(Stack):
         # Whether a ReLU comes before a layer.
         self._bent = [place > 0 and type(children[place - 1][1]) is nn.ReLU for place in linear]
         shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-        # Matrices first: a row in front of them would move them off their 64 bytes.
         weights, biases = ([f"{n}.{part}" for n in names] for part in ("weight", "bias"))
-        larger = {name: tuple(map(padded, shapes[name])) for name in (*weights, *biases)}
+        larger = {name: tuple(map(padded, shape)) for name, shape in shapes.items()}
         super().__init__(shapes, larger, starts, rates, device)
         self._matrices = [(self.weights[name], self.gradients[name]) for name in weights]
         self._rows = [(self.weights[name][:, None], self.gradients[name]) for name in biases]

@@ -157,8 +157,8 @@ def test_large_fits_come_to_the_same_bits_in_any_company_and_alone(
             "inputs": inputs,
             "batch_size": 32,
             "classes": 10,
+            "epochs": 1,
         }
-        wide["epochs"] = 1
         # Of every third the weights decay at another rate.
         fits = [
             made(90 + seed % 3, seed, weight_decay=0.1 * (seed % 3), **wide) for seed in range(11)

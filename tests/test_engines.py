@@ -19,8 +19,9 @@ import pytest
 from parties.exchange import FedpactError
 from simulations.build import build, sha256
 from simulations.conclude import conclude
-from simulations.engines import Engine, Job, apps, one_ray
+from simulations.engines import Engine, Job, apps, flower, one_ray
 from simulations.engines.batched import Batched
+from simulations.engines.flower import FlowerSimulation
 from simulations.engines.flower_run import MARK
 from simulations.engines.ray_actors import RayActors, check_share
 from simulations.results import RunFolder
@@ -508,6 +509,14 @@ def test_more_than_the_machine_has_is_refused_before_anything_starts(
     with pytest.raises(FedpactError, match="this machine has"):
         hold(tmp_path / "x", *SMALL_LOANS, *words)
     assert children() == before
+
+
+def test_flower_says_what_to_lower(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flower, "gpus_here", lambda: 0)
+    with pytest.raises(FedpactError, match=r"no firm could run.* Lower them"):
+        FlowerSimulation(num_cpus=512).plan({"a": "cpu"})
+    with pytest.raises(FedpactError, match=r"no firm could run.* Set engine\.num_gpus=0"):
+        FlowerSimulation(num_gpus=0.5).plan({"a": "auto"})
 
 
 def test_a_gpu_that_an_actor_would_not_see_is_refused_before_anything_starts(

@@ -17,6 +17,7 @@ from parties.backbones import Backbone
 from parties.backbones.cnn import Cnn
 from parties.backbones.mlp import Mlp
 from parties.batched import fit_together
+from parties.exchange import FedpactError
 from parties.fitting import Fit, Fitted, fit_one
 from parties.resident import on_device
 from parties.training import Training, weights_of
@@ -167,8 +168,6 @@ def test_actors_share_a_gpu_and_come_to_the_bytes_of_one_process(tmp_path: Path)
 
 @pytest.mark.ray
 def test_more_actors_than_the_gpus_have_room_for_are_refused(tmp_path: Path) -> None:
-    from parties.exchange import FedpactError
-
     count = torch.cuda.device_count()
     with pytest.raises(FedpactError, match=f"legal are {count} such actors or fewer"):
         hold(

@@ -47,10 +47,11 @@ class FlowerSimulation(Engine):
         where = check_share(devices, self.num_gpus)
         room = room_for(len(devices), self.num_cpus, self.num_gpus, [(cpus, gpus)])
         if not room:
+            absent = self.num_gpus and not gpus
             raise FedpactError(
                 f"engine.num_cpus is {self.num_cpus} and engine.num_gpus {self.num_gpus:g}, and "
                 f"this machine has {cpus} CPUs and {gpus} GPUs, so that no firm could run; legal "
-                f"are at most these. {'Lower them.' if gpus else 'Set engine.num_gpus=0.'}"
+                f"are at most these. {'Set engine.num_gpus=0.' if absent else 'Lower them.'}"
             )
         return [
             f"flower: {len(devices)} supernodes x {self.num_cpus} CPU, {self.num_gpus:g} GPU; "
