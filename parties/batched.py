@@ -8,6 +8,7 @@ is batched with: what is batched, and how it is padded, is decided by a fit alon
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, final
@@ -61,7 +62,9 @@ def fit_together(
     try:
         for kind, places in kinds.items():
             places.sort(key=lambda place: _rates(fits[place]))  # see `Stack`
-            ended = _fit_in_turn(kind, [fits[place] for place in places], designs)
+            # Without autograd's notes, but where it is what finds the gradients.
+            with torch.no_grad(), torch.inference_mode(kind.way == "bmm"):
+                ended = _fit_in_turn(kind, [fits[place] for place in places], designs)
             found.update(zip(places, ended, strict=True))
     finally:
         torch.set_num_threads(threads)
@@ -77,17 +80,21 @@ def _rates(fit: Fit) -> Rates:
 
 def _fit_in_turn(kind: Kind, fits: Sequence[Fit], designs: Designs) -> list[Fitted]:
     """Train fits of a kind, as many at a time as there is room for."""
-    found = list[Fitted]()
+    found, batch, module = list[Fitted](), None, designs.of(fits[0]).module
     while len(found) < len(fits):
         some = fits[len(found) : len(found) + kind.lanes]
         lanes = kind.lanes if kind.fixed else len(some)
         try:
-            found += _fit_some(kind, some, designs)
+            if batch is None or batch.lanes != lanes:
+                batch = None  # before another is made
+                batch = _Batch(kind, module, lanes)
+            found += batch.fit(some, [designs.start(fit) for fit in some])
             continue
         except torch.OutOfMemoryError:
             if lanes == 1:
                 raise
         # Here and not above: the error holds on to all that the batch had taken.
+        batch = None
         forget_all()
         kind = replace(kind, lanes=lanes // 2)
         log.warning(
@@ -99,22 +106,27 @@ def _fit_in_turn(kind: Kind, fits: Sequence[Fit], designs: Designs) -> list[Fitt
     return found
 
 
-def _fit_some(kind: Kind, fits: Sequence[Fit], designs: Designs) -> list[Fitted]:
-    """Train fits of a kind, side by side."""
-    asked = len(fits)
-    if kind.fixed:
-        fits = [*fits, *[fits[-1]] * (kind.lanes - asked)]
-    rates = list(map(_rates, fits))
+@final
+class _Batch:
+    """Room for so many fits of a kind, side by side. It is used again, since caches know it."""
 
-    module, starts = designs.of(fits[0]).module, [designs.start(fit) for fit in fits]
-    with torch.no_grad():
-        stack: Stack
+    def __init__(self, kind: Kind, module: nn.Module, lanes: int) -> None:
+        self._kind, self.lanes = kind, lanes
+        self._stack: Stack
         if kind.way == "bmm":
             assert isinstance(module, nn.Sequential)
-            stack = Dense(module, starts, rates, kind.device)
+            self._stack = Dense(module, lanes, kind.pulled, kind.device)
         else:
-            stack = Mapped(module, starts, rates, kind.device)
-        examples = _Examples(kind, fits)
+            self._stack = Mapped(module, lanes, kind.pulled, kind.device)
+        self._examples = _Examples(kind, lanes)
+
+    def fit(self, fits: Sequence[Fit], starts: Sequence[dict[str, Array]]) -> list[Fitted]:
+        """Train them, from these weights; lanes that nobody needs do as the last one."""
+        kind, stack, examples = self._kind, self._stack, self._examples
+        asked, more = len(fits), self.lanes - len(fits)
+        fits, starts = [*fits, *[fits[-1]] * more], [*starts, *[starts[-1]] * more]
+        stack.begin(starts, list(map(_rates, fits)))
+        examples.begin(fits)
         steps, told = kind.epochs * kind.steps, list[Tensor]()
         for epoch in range(kind.epochs):
             of_labels = []
@@ -123,51 +135,60 @@ def _fit_some(kind: Kind, fits: Sequence[Fit], designs: Designs) -> list[Fitted]
                 stack.descend(1 - step / steps if kind.schedule == "linear" else 1.0)
             told.append(torch.cat(of_labels, 1)[:, :, 0])
         losses = examples.losses(torch.stack(told).cpu().numpy())
-    return list(zip(stack.ended(), losses, strict=True))[:asked]
+        return list(zip(stack.ended(), losses, strict=True))[:asked]
 
 
 @final
 class _Examples:
     """The examples of a batch of fits, in another order every epoch."""
 
-    def __init__(self, kind: Kind, fits: Sequence[Fit]) -> None:
-        self._kind, self._rows, lanes = kind, kind.edges[-1][1], len(fits)
+    def __init__(self, kind: Kind, lanes: int) -> None:
+        self._kind, self._rows, self._lanes = kind, kind.edges[-1][1], lanes
+        self._widths = [end - start for start, end in kind.edges]
+        wide = kind.device.type == "cpu" and 4 * kind.size * kind.inputs >= WIDE
+        self._features: _Features = (_Apart if wide else _Pooled)(kind, lanes)
+        self._known = dict[int, tuple[Array, Array]]()
+
+    def _laid(self, count: int) -> tuple[Array, Array]:
+        """Where so many examples lie (count,), and the share of each row (rows,) in its loss."""
+        if count not in self._known:
+            kind, places = self._kind, self._kind.rows(count)
+            shares, full = np.zeros(self._rows, np.float32), (kind.steps - 1) * kind.size
+            shares[places[:full]], shares[places[full:]] = 1 / kind.size, 1 / (count - full)
+            self._known[count] = places, shares
+        return self._known[count]
+
+    def begin(self, fits: Sequence[Fit]) -> None:
+        """Let the examples be those of these fits, one a lane."""
+        kind = self._kind
         self._counts = [len(fit.targets) for fit in fits]
         self._shuffles = [torch.Generator().manual_seed(fit.shuffle) for fit in fits]
         # One row more than there can be, which stays empty.
-        self._labels = np.zeros((lanes, self._rows + 1), np.int64)
-        shares = np.zeros((lanes, self._rows), np.float32)
-        places = {count: kind.rows(count) for count in set(self._counts)}
-        self._places = [places[count] for count in self._counts]
-        full = (kind.steps - 1) * kind.size
-        for lane, (fit, count) in enumerate(zip(fits, self._counts, strict=True)):
-            self._labels[lane, :count] = fit.targets
-            shares[lane, self._places[lane][:full]] = 1 / kind.size
-            shares[lane, self._places[lane][full:]] = 1 / (count - full)
+        self._labels = np.zeros((self._lanes, self._rows + 1), np.int64)
+        for lane, fit in enumerate(fits):
+            self._labels[lane, : len(fit.targets)] = fit.targets
         low, high = self._labels.min(), self._labels.max()
         if low < 0 or high >= kind.classes:
             raise FedpactError(
                 f"targets go from {low} to {high}; legal are classes from 0 to "
                 f"{kind.classes - 1}. Mend the data set, or its number of classes."
             )
-        wide = kind.device.type == "cpu" and 4 * kind.size * kind.inputs >= WIDE
-        self._features = (_Apart if wide else _Pooled)(kind, fits)
-        self._shares = sent(torch.from_numpy(shares[:, :, None]), kind.device)
+        self._features.begin(fits)
+        shares = np.stack([self._laid(count)[1] for count in self._counts])
+        self._shares = sent(torch.from_numpy(shares), kind.device).unsqueeze(2)
         self._filled = shares > 0
 
     def shuffled(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """An epoch's steps: features, labels, labels one-hot and shares; see `Stack.look`."""
-        kind, lanes = self._kind, len(self._counts)
-        order = np.full((lanes, self._rows), self._rows)
+        kind, order = self._kind, np.full((self._lanes, self._rows), self._rows)
         for lane, (count, shuffle) in enumerate(zip(self._counts, self._shuffles, strict=True)):
-            order[lane, self._places[lane]] = torch.randperm(count, generator=shuffle).numpy()
-        labels = sent(torch.from_numpy(np.take_along_axis(self._labels, order, 1)), kind.device)
-        labels = labels.unsqueeze(2)
-        hot = torch.zeros(lanes, self._rows, padded(kind.classes), device=kind.device)
+            order[lane, self._laid(count)[0]] = torch.randperm(count, generator=shuffle).numpy()
+        labels = torch.from_numpy(self._labels).gather(1, torch.from_numpy(order))
+        labels = sent(labels, kind.device).unsqueeze(2)
+        hot = torch.zeros(self._lanes, self._rows, padded(kind.classes), device=kind.device)
         hot.scatter_(2, labels, 1.0)
-        for (start, end), features in zip(kind.edges, self._features.steps(order), strict=True):
-            step = slice(None), slice(start, end)
-            yield features, labels[step], hot[step], self._shares[step]
+        others = (torch.split(one, self._widths, 1) for one in (labels, hot, self._shares))
+        yield from zip(self._features.steps(order), *others, strict=True)
 
     def losses(self, of_labels: Array) -> list[tuple[float, ...]]:
         """Mean loss of each epoch, from log probabilities (epochs, lanes, rows)."""
@@ -176,59 +197,83 @@ class _Examples:
         return [tuple(epochs) for epochs in means.tolist()]
 
 
+class _Features(ABC):
+    """Room for the features of so many fits of a kind."""
+
+    def __init__(self, kind: Kind, lanes: int) -> None:
+        self._kind, self._lanes = kind, lanes
+        # In a batch with those that are only padding.
+        self._columns = padded(kind.inputs) if kind.way == "bmm" else kind.inputs
+
+    @abstractmethod
+    def begin(self, fits: Sequence[Fit]) -> None:
+        """Let them be those of these fits, one a lane."""
+
+    @abstractmethod
+    def steps(self, order: Array) -> Iterator[Tensor]:
+        """Of each step (lanes, rows, columns), from an order (lanes, rows) in which empty rows have
+        the number after the last."""
+
+
 @final
-class _Pooled:
+class _Pooled(_Features):
     """Features of all fits in one tensor: a step takes its own by one call."""
 
-    def __init__(self, kind: Kind, fits: Sequence[Fit]) -> None:
-        self._kind, self._lanes, self._rows = kind, len(fits), kind.edges[-1][1] + 1
-        shape, here = (self._lanes, self._rows, _columns(kind)), kind.device.type == "cpu"
+    def __init__(self, kind: Kind, lanes: int) -> None:
+        super().__init__(kind, lanes)
+        self._rows = kind.edges[-1][1] + 1  # the last one stays empty
+        self._pool = torch.zeros(lanes, self._rows, self._columns, device=kind.device)
+
+    def begin(self, fits: Sequence[Fit]) -> None:
         # On a GPU from copies that are there; on a CPU numpy's calls are the cheaper ones.
-        features: Any = (
-            np.zeros(shape, np.float32) if here else torch.zeros(shape, device=kind.device)
-        )
+        here = self._kind.device.type == "cpu"
+        pool: Any = self._pool.numpy() if here else self._pool
         for lane, fit in enumerate(fits):
-            own = fit.features if here else on_device(fit.features, kind.device)
-            features[lane, : len(own), : kind.inputs] = own
-        self._features = (torch.from_numpy(features) if here else features).flatten(0, 1)
+            own = fit.features if here else on_device(fit.features, self._kind.device)
+            pool[lane, : len(own), : self._kind.inputs] = own
 
     def steps(self, order: Array) -> Iterator[Tensor]:
-        """Of each step (lanes, rows, columns)."""
         order = order + np.arange(self._lanes)[:, None] * self._rows
-        taken = sent(torch.from_numpy(order), self._kind.device)
+        taken, pool = sent(torch.from_numpy(order), self._kind.device), self._pool.flatten(0, 1)
         for start, end in self._kind.edges:
             rows = taken[:, start:end].reshape(-1)
-            yield self._features.index_select(0, rows).view(self._lanes, end - start, -1)
+            yield pool.index_select(0, rows).view(self._lanes, end - start, -1)
 
 
 @final
-class _Apart:
+class _Apart(_Features):
     """Features of each fit where they are: where a step has many, to copy them twice costs more
     than a call a fit. Each step is given in the place of one before it."""
 
-    def __init__(self, kind: Kind, fits: Sequence[Fit]) -> None:
-        self._kind, columns = kind, _columns(kind)
-        self._own = [on_device(fit.features, kind.device) for fit in fits]
-        self._room = {
-            width: torch.zeros(len(fits), width, columns)
-            for width in {end - start for start, end in kind.edges}
-        }
+    def __init__(self, kind: Kind, lanes: int) -> None:
+        super().__init__(kind, lanes)
+        self._widths = [end - start for start, end in kind.edges]
+        self._rooms = {w: torch.zeros(lanes, w, self._columns) for w in set(self._widths)}
+        self._places = dict[tuple[int, int, int], tuple[Tensor, Tensor]]()
+
+    def _place(self, lane: int, width: int, count: int) -> tuple[Tensor, Tensor]:
+        """Where so many examples of a step go, and the empty rows after them."""
+        key = lane, width, count
+        if key not in self._places:
+            room = self._rooms[width][lane]
+            self._places[key] = room[:count, : self._kind.inputs], room[count:]
+        return self._places[key]
+
+    def begin(self, fits: Sequence[Fit]) -> None:
+        self._own = [on_device(fit.features, self._kind.device) for fit in fits]
+        self._counts = [len(fit.features) for fit in fits]
 
     def steps(self, order: Array) -> Iterator[Tensor]:
-        """Of each step (lanes, rows, columns). What empty rows hold weighs nothing."""
-        kind, rows = self._kind, torch.from_numpy(order)
-        for step, (start, end) in enumerate(kind.edges):
-            room = self._room[end - start]
-            for lane, own in enumerate(self._own):
-                count = min(len(own) - step * kind.size, kind.size)
-                taken, place = rows[lane, start : start + count], room[lane, :count, : kind.inputs]
+        size, parts = self._kind.size, torch.split(torch.from_numpy(order), self._widths, 1)
+        for step, (width, rows) in enumerate(zip(self._widths, parts, strict=True)):
+            for lane, (own, taken) in enumerate(zip(self._own, rows.unbind(), strict=True)):
+                count = min(self._counts[lane] - step * size, size)
+                place, rest = self._place(lane, width, count)
+                if count < width:
+                    taken = taken[:count]
+                    rest.zero_()
                 if place.is_contiguous():
                     torch.index_select(own, 0, taken, out=place)
                 else:
                     place.copy_(own.index_select(0, taken))
-            yield room
-
-
-def _columns(kind: Kind) -> int:
-    """How many features have a place in a batch, with those that are only padding."""
-    return padded(kind.inputs) if kind.way == "bmm" else kind.inputs
+            yield self._rooms[width]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from typing import final
 
@@ -21,7 +22,7 @@ from parties.training import weights_of
 CACHE_MB = 8.0  # of a CPU: a step that touches more waits for memory
 GPU_SHARE = 0.125  # of a GPU's memory, for models and as much for examples
 DATA_MB = 128.0  # of a CPU: examples that are copied at a time
-MOST_WORK = 3_500_000  # parameters times examples of a step; with more, calls cost a CPU little
+MOST_WORK = 10_000_000  # parameters times examples of a step; with more, calls cost a CPU little
 LANES = 64  # models a batch, where the code may depend on their number
 PLAIN = (
     nn.Sequential,
@@ -68,20 +69,22 @@ class Design:
         return cls(module, shapes, size, told, is_dense(module), plain)
 
 
+@lru_cache(maxsize=16)
+def _design(backbone: Backbone, inputs: int, classes: int) -> Design:
+    """Once a process: a round asks for the same as the one before."""
+    return Design.of(backbone.build(inputs, classes, 0))
+
+
 @final
 @dataclass(frozen=True)
 class Designs:
     """The untrained models of one call, built once: firms start from a common draw."""
 
-    built: dict[tuple[Backbone, int, int], Design] = field(default_factory=dict)
     drawn: dict[tuple[Backbone, int, int, int], dict[str, Array]] = field(default_factory=dict)
 
     def of(self, fit: Fit) -> Design:
         """Of a fit."""
-        what = (fit.backbone, fit.features.shape[1], fit.classes)
-        if what not in self.built:
-            self.built[what] = Design.of(fit.backbone.build(*what[1:], fit.draw))
-        return self.built[what]
+        return _design(fit.backbone, fit.features.shape[1], fit.classes)
 
     def start(self, fit: Fit) -> dict[str, Array]:
         """The weights that a fit starts from, by name."""

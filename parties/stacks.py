@@ -61,36 +61,43 @@ class _Run:
 
 
 class Stack(ABC):
-    """The weights of some models, with their momentum.
+    """Room for the weights of some models, with their momentum.
 
     Args:
         shapes: of one model's tensors; larger: what they are padded to, by the same names.
-        starts: the weights of each model; the padding is zero.
-        rates: how each goes on; where neighbours go on alike, a call serves them all.
+        lanes: how many models; pulled: whether their starts pull at them.
         device: where.
     """
 
     def __init__(
-        self,
-        shapes: Shapes,
-        larger: Shapes,
-        starts: Sequence[dict[str, Array]],
-        rates: Sequence[Rates],
-        device: torch.device,
+        self, shapes: Shapes, larger: Shapes, lanes: int, pulled: bool, device: torch.device
     ) -> None:
-        self._shapes, self._larger, self._lanes = shapes, larger, len(starts)
+        self._shapes, self._larger, self.lanes = shapes, larger, lanes
         # One tensor holds all layers, so that a call serves them all.
-        self._values = self._started(starts, device)
+        self._values = torch.empty(self._size * lanes, device=device)
         self._gradients, self._speeds = (torch.empty_like(self._values) for _ in range(2))
-        self._anchors = self._values.clone() if any(one.pull for one in rates) else None
-        self._stands = True  # as yet
+        self._anchors = torch.empty_like(self._values) if pulled else None
+        # Weights that several started from, with the arrays that they are copies of.
+        self._few, self._firsts = dict[str, Tensor](), dict[tuple[int, ...], dict[str, Array]]()
+        self._layers = self._segments(self._values)
         self.weights, self.gradients = map(self._views, (self._values, self._gradients))
         # The gradient of what is only padding is never found.
         for name, shape in larger.items():
             if math.prod(shape) % SEGMENT:
                 self._segments(self._gradients)[name].zero_()
-        self._runs = list[_Run]()
-        end = 0
+        self._stands, self._runs = True, list[_Run]()
+
+    def begin(self, starts: Sequence[dict[str, Array]], rates: Sequence[Rates]) -> None:
+        """Models anew, in the place of those that were here: memory that is new is slow.
+
+        Args:
+            starts: the weights of each; the padding is zero.
+            rates: how each goes on; where neighbours go on alike, a call serves them all.
+        """
+        self._place(starts)
+        if self._anchors is not None:
+            self._anchors.copy_(self._values)
+        self._stands, self._runs, end = True, list[_Run](), 0
         for one, same in groupby(rates):
             first, end = end, end + len(list(same))
             values, gradients, speeds = (
@@ -102,30 +109,43 @@ class Stack(ABC):
 
     def _parts(self, flat: Tensor, first: int, end: int) -> list[Tensor]:
         """What is of these models in it."""
-        if end - first == self._lanes:
+        if end - first == self.lanes:
             return [flat]
         return [part[first:end] for part in self._segments(flat).values()]
 
-    def _started(self, starts: Sequence[dict[str, Array]], device: torch.device) -> Tensor:
-        """The weights as they start; those that several start from are read and sent once."""
-        firsts = dict[tuple[tuple[str, int], ...], dict[str, Array]]()
-        keys = [tuple((name, id(array)) for name, array in start.items()) for start in starts]
-        for key, start in zip(keys, starts, strict=True):
-            firsts.setdefault(key, start)
-        host = on_host(self._size * len(firsts), device).zero_()
-        for name, stacked in self._views(host, len(firsts)).items():
-            inner, rows = tuple(slice(size) for size in self._shapes[name]), stacked.numpy()
-            for row, start in zip(rows, firsts.values(), strict=True):
-                row[inner] = start[name]
-        there = sent(host, device)
-        if len(firsts) == self._lanes:
-            return there
+    def _place(self, starts: Sequence[dict[str, Array]]) -> None:
+        """Let the weights be these; those that several start from are read and sent once."""
+        keys = [tuple(id(start[name]) for name in self._shapes) for start in starts]
+        firsts, device = dict(zip(keys, starts, strict=True)), self._values.device
+        if len(firsts) == self.lanes:
+            here = device.type == "cpu"
+            host = self._values.zero_() if here else self._room(self.lanes)
+            self._read(host, starts)
+            self._values.copy_(host, non_blocking=True)
+            return
+        if list(firsts) != list(self._firsts):
+            host = self._room(len(firsts))
+            self._read(host, list(firsts.values()))
+            self._firsts, self._few = firsts, self._segments(sent(host, device), len(firsts))
+        if len(firsts) == 1:
+            for name, segments in self._layers.items():
+                segments.copy_(self._few[name])
+            return
         places = {key: place for place, key in enumerate(firsts)}
         order = torch.tensor([places[key] for key in keys]).to(device)
-        few, values = self._segments(there, len(firsts)), there.new_empty(self._size * self._lanes)
-        for name, segments in self._segments(values).items():
-            torch.index_select(few[name], 0, order, out=segments)
-        return values
+        for name, segments in self._layers.items():
+            torch.index_select(self._few[name], 0, order, out=segments)
+
+    def _room(self, lanes: int) -> Tensor:
+        """On the CPU, for so many models on their way here; zeros."""
+        return on_host(self._size * lanes, self._values.device).zero_()
+
+    def _read(self, flat: Tensor, starts: Sequence[dict[str, Array]]) -> None:
+        """Copy weights to their places in a tensor of the CPU."""
+        for name, stacked in self._views(flat, len(starts)).items():
+            inner, rows = tuple(slice(size) for size in self._shapes[name]), stacked.numpy()
+            for row, start in zip(rows, starts, strict=True):
+                row[inner] = start[name]
 
     @property
     def _size(self) -> int:
@@ -134,7 +154,7 @@ class Stack(ABC):
 
     def _segments(self, flat: Tensor, lanes: int = 0) -> dict[str, Tensor]:
         """The layers (lanes, numbers) in it, by name; of so many models, else of the stack's."""
-        lanes = lanes or self._lanes
+        lanes = lanes or self.lanes
         sizes = [lanes * _segment(shape) for shape in self._larger.values()]
         parts = torch.split(flat, sizes)
         return {name: part.view(lanes, -1) for name, part in zip(self._larger, parts, strict=True)}
@@ -184,11 +204,12 @@ class Stack(ABC):
     def ended(self) -> list[dict[str, Array]]:
         """The weights of each model, arrays of its own."""
         values = fetched(self._values)
-        host = {name: tensor.numpy() for name, tensor in self._views(values).items()}
+        weights = self.weights if values is self._values else self._views(values)
+        host = {name: tensor.numpy() for name, tensor in weights.items()}
         inner = {name: tuple(slice(size) for size in shape) for name, shape in self._shapes.items()}
         return [
             {name: host[name][lane][cut].copy() for name, cut in inner.items()}
-            for lane in range(self._lanes)
+            for lane in range(self.lanes)
         ]
 
 
@@ -199,8 +220,8 @@ class Dense(Stack):
     def __init__(
         self,
         module: nn.Sequential,
-        starts: Sequence[dict[str, Array]],
-        rates: Sequence[Rates],
+        lanes: int,
+        pulled: bool,
         device: torch.device,
     ) -> None:
         children = [*module.named_children()]
@@ -211,7 +232,7 @@ class Dense(Stack):
         shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
         weights, biases = ([f"{n}.{part}" for n in names] for part in ("weight", "bias"))
         larger = {name: tuple(map(padded, shape)) for name, shape in shapes.items()}
-        super().__init__(shapes, larger, starts, rates, device)
+        super().__init__(shapes, larger, lanes, pulled, device)
         self._matrices = [(self.weights[name], self.gradients[name]) for name in weights]
         self._rows = [(self.weights[name][:, None], self.gradients[name]) for name in biases]
         classes = shapes[biases[-1]][0]
@@ -245,15 +266,15 @@ class Mapped(Stack):
     def __init__(
         self,
         module: nn.Module,
-        starts: Sequence[dict[str, Array]],
-        rates: Sequence[Rates],
+        lanes: int,
+        pulled: bool,
         device: torch.device,
     ) -> None:
         # Loads the compiler, seconds of CPU that nobody else should pay.
         from torch.func import functional_call, grad, vmap
 
         shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-        super().__init__(shapes, shapes, starts, rates, device)
+        super().__init__(shapes, shapes, lanes, pulled, device)
 
         def loss(
             weights: dict[str, Tensor], features: Tensor, labels: Tensor, shares: Tensor

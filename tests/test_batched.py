@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 from weakref import ref
@@ -136,12 +136,12 @@ def companies(draw: st.DrawFn) -> list[Fit]:
 def test_a_fit_comes_to_the_same_bits_in_any_company_and_order_and_alone(
     fits: list[Fit], random: Any, room_mb: float | None
 ) -> None:
-    found = fit_together(fits)
+    found = fit_together(fits, room_mb)
     order = random.sample(range(len(fits)), random.randint(1, len(fits)))
-    for place, fitted in zip(order, fit_together([fits[p] for p in order]), strict=True):
+    for place, fitted in zip(order, fit_together([fits[p] for p in order], room_mb), strict=True):
         check_same(found[place], fitted)
     some = random.randrange(len(fits))
-    check_same(found[some], fit_together([fits[some]])[0])
+    check_same(found[some], fit_together([fits[some]], room_mb)[0])
 
 
 @pytest.mark.parametrize(("threads", "inputs"), [(1, 785), (2, 785), (1, 784)])
@@ -187,6 +187,33 @@ def test_a_training_that_diverges_spoils_no_other() -> None:
     assert not np.isfinite(fit_one(wild)[1][-1])
     for place in (0, 2):
         check_same(found[place], fit_together([fits[place]])[0])
+
+
+WIDE: dict[str, Any] = {"backbone": Mlp((90,)), "inputs": 785, "batch_size": 32, "classes": 10}
+
+
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize(
+    ("sizes", "way"), [({}, "bmm"), (WIDE, "bmm"), ({}, "vmap")], ids=["narrow", "wide", "vmap"]
+)
+def test_nothing_of_a_training_is_left_to_the_next_in_its_place(
+    sizes: dict[str, Any], way: str, started: bool
+) -> None:
+    size = sizes.get("batch_size", 8)
+    count = 3 * size + size // 2  # the last step has a room of its own
+    wild = made(count, started=started, **sizes)
+    wild.features[:] = np.nan
+    fits = [made(count - seed, seed, started=started, **sizes) for seed in range(1, 4)]
+    design = Designs().of(wild)
+    kinds = {room: kind_of(wild, design, room, way) for room in np.geomspace(1e-3, 8, 200)}
+    room = next(room for room, kind in kinds.items() if kind is not None and kind.lanes < 4)
+    kind = kinds[room]
+    assert kind is not None
+    assert {kind_of(fit, design, room, way) for fit in fits} == {kind}
+    company = [*[wild] * kind.lanes, *fits[: kind.lanes]]
+    for fit, fitted in zip(fits, fit_together(company, room, way)[kind.lanes :], strict=False):
+        assert np.isfinite(fitted[1]).all()
+        check_same(fitted, fit_together([fit], room, way)[0])
 
 
 # --------------------------------------------------------------------------- what is not batched
@@ -338,11 +365,12 @@ def test_on_another_device_nothing_of_a_step_lies_elsewhere(
     kind = kind_of(fits[0], design, None, way)
     assert kind is not None
     starts = [designs.start(fit) for fit in fits]
-    stack = {"bmm": Dense, "vmap": Mapped}[way](
-        design.module, starts, [_rates(fit) for fit in fits], meta
-    )
+    stacks: dict[str, Callable[..., Stack]] = {"bmm": Dense, "vmap": Mapped}
+    stack = stacks[way](design.module, 3, True, meta)
+    examples = _Examples(replace(kind, device=meta), 3)
     for _ in range(2):
-        examples = _Examples(replace(kind, device=meta), fits)
+        stack.begin(starts, [_rates(fit) for fit in fits])
+        examples.begin(fits)
         assert len(resident._RESIDENT[meta]) == 3  # sent once
         told = stack.look(*next(examples.shuffled()))
         stack.descend(0.5)
