@@ -19,8 +19,9 @@ from parties.backbones import Backbone
 from parties.backbones.cnn import Cnn
 from parties.backbones.logistic import Logistic
 from parties.backbones.mlp import Mlp
-from parties.batched import _Examples, _rates, fit_together
+from parties.batched import _rates, fit_together
 from parties.descent import cross_entropy
+from parties.examples import Examples
 from parties.exchange import FedpactError
 from parties.fitting import Fit, Fitted, fit_each, fit_one
 from parties.kinds import Designs, kind_of
@@ -367,7 +368,7 @@ def test_on_another_device_nothing_of_a_step_lies_elsewhere(
     starts = [designs.start(fit) for fit in fits]
     stacks: dict[str, Callable[..., Stack]] = {"bmm": Dense, "vmap": Mapped}
     stack = stacks[way](design.module, 3, True, meta)
-    examples = _Examples(replace(kind, device=meta), 3)
+    examples = Examples(replace(kind, device=meta), 3)
     for _ in range(2):
         stack.begin(starts, [_rates(fit) for fit in fits])
         examples.begin(fits)
