@@ -61,7 +61,7 @@ def fit_together(
         for kind, places in kinds.items():
             places.sort(key=lambda place: _rates(fits[place]))  # see `Stack`
             # Without autograd's notes, but where it is what finds the gradients.
-            with torch.no_grad(), torch.inference_mode(kind.way == "bmm"):
+            with torch.inference_mode(kind.way == "bmm"), torch.no_grad():
                 ended = _fit_in_turn(kind, [fits[place] for place in places], designs)
             found.update(zip(places, ended, strict=True))
     finally:

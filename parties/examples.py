@@ -102,8 +102,9 @@ class Pooled(Features):
 
     def __init__(self, kind: Kind, lanes: int) -> None:
         super().__init__(kind, lanes)
-        self._rows = kind.edges[-1][1] + 1  # the last one stays empty
-        self._pool = torch.zeros(lanes, self._rows, self._columns, device=kind.device)
+        # The last row stays empty. What longer fits of before leave behind no order names.
+        self._stride = kind.edges[-1][1] + 1
+        self._pool = torch.zeros(lanes, self._stride, self._columns, device=kind.device)
 
     def begin(self, fits: Sequence[Fit]) -> None:
         # On a GPU from copies that are there; on a CPU numpy's calls are the cheaper ones.
@@ -114,7 +115,7 @@ class Pooled(Features):
             pool[lane, : len(own), : self._kind.inputs] = own
 
     def steps(self, order: Array) -> Iterator[Tensor]:
-        order = order + np.arange(self._lanes)[:, None] * self._rows
+        order = order + np.arange(self._lanes)[:, None] * self._stride
         taken, pool = sent(torch.from_numpy(order), self._kind.device), self._pool.flatten(0, 1)
         for start, end in self._kind.edges:
             rows = taken[:, start:end].reshape(-1)
@@ -152,7 +153,7 @@ class Apart(Features):
                 place, rest = self._place(lane, width, count)
                 if count < width:
                     taken = taken[:count]
-                    rest.zero_()
+                    rest.zero_()  # what is not a number would not be, times a share of zero
                 if place.is_contiguous():
                     torch.index_select(own, 0, taken, out=place)
                 else:

@@ -42,7 +42,7 @@ class Design:
     """A backbone's module, as far as batching must know it.
 
     Args:
-        module: any draw of it; shapes: of its tensors, by name.
+        module: any draw of it; of its weights the shapes may be all; shapes: by name.
         size: how many parameters; told: how many numbers its layers make of an example, about.
         stacked: it is linear layers with or without a ReLU between them; plain: of `PLAIN` only.
     """
@@ -71,14 +71,14 @@ class Design:
 
 @lru_cache(maxsize=16)
 def _design(backbone: Backbone, inputs: int, classes: int) -> Design:
-    """Once a process: a round asks for the same as the one before."""
-    return Design.of(backbone.build(inputs, classes, 0))
+    """Once a process: a round asks for the same as the one before. Without the weights."""
+    return Design.of(backbone.build(inputs, classes, 0).to("meta"))
 
 
 @final
 @dataclass(frozen=True)
 class Designs:
-    """The untrained models of one call, built once: firms start from a common draw."""
+    """The untrained models of one call; firms start from a common draw, which is made once."""
 
     drawn: dict[tuple[Backbone, int, int, int], dict[str, Array]] = field(default_factory=dict)
 

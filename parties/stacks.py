@@ -6,6 +6,7 @@ where a processor does the end of a tensor by itself, and may round otherwise, t
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -77,15 +78,14 @@ class Stack(ABC):
         self._values = torch.empty(self._size * lanes, device=device)
         self._gradients, self._speeds = (torch.empty_like(self._values) for _ in range(2))
         self._anchors = torch.empty_like(self._values) if pulled else None
-        # Weights that several started from, with the arrays that they are copies of.
-        self._few, self._firsts = dict[str, Tensor](), dict[tuple[int, ...], dict[str, Array]]()
+        # The weights that all started from: their arrays' numbers, the arrays, their copy here.
+        self._common: tuple[tuple[int, ...], dict[str, Array], dict[str, Tensor]] | None = None
         self._layers = self._segments(self._values)
         self.weights, self.gradients = map(self._views, (self._values, self._gradients))
         # The gradient of what is only padding is never found.
         for name, shape in larger.items():
             if math.prod(shape) % SEGMENT:
                 self._segments(self._gradients)[name].zero_()
-        self._stands, self._runs = True, list[_Run]()
 
     def begin(self, starts: Sequence[dict[str, Array]], rates: Sequence[Rates]) -> None:
         """Models anew, in the place of those that were here: memory that is new is slow.
@@ -97,7 +97,8 @@ class Stack(ABC):
         self._place(starts)
         if self._anchors is not None:
             self._anchors.copy_(self._values)
-        self._stands, self._runs, end = True, list[_Run](), 0
+        self._stands = True  # as yet
+        self._runs, end = list[_Run](), 0
         for one, same in groupby(rates):
             first, end = end, end + len(list(same))
             values, gradients, speeds = (
@@ -117,28 +118,33 @@ class Stack(ABC):
         """Let the weights be these; those that several start from are read and sent once."""
         keys = [tuple(id(start[name]) for name in self._shapes) for start in starts]
         firsts, device = dict(zip(keys, starts, strict=True)), self._values.device
-        if len(firsts) == self.lanes:
-            here = device.type == "cpu"
-            host = self._values.zero_() if here else self._room(self.lanes)
+        if len(firsts) == self.lanes and device.type == "cpu":
+            self._read(self._values.zero_(), starts)
+        elif len(firsts) == self.lanes:
+            host = self._room(self.lanes)
             self._read(host, starts)
             self._values.copy_(host, non_blocking=True)
-            return
-        if list(firsts) != list(self._firsts):
-            host = self._room(len(firsts))
-            self._read(host, list(firsts.values()))
-            self._firsts, self._few = firsts, self._segments(sent(host, device), len(firsts))
-        if len(firsts) == 1:
+        elif len(firsts) > 1:
+            places = {key: place for place, key in enumerate(firsts)}
+            order = torch.tensor([places[key] for key in keys]).to(device)
+            few = self._sent(list(firsts.values()))
             for name, segments in self._layers.items():
-                segments.copy_(self._few[name])
-            return
-        places = {key: place for place, key in enumerate(firsts)}
-        order = torch.tensor([places[key] for key in keys]).to(device)
-        for name, segments in self._layers.items():
-            torch.index_select(self._few[name], 0, order, out=segments)
+                torch.index_select(few[name], 0, order, out=segments)
+        else:
+            if self._common is None or keys[0] != self._common[0]:
+                self._common = keys[0], starts[0], self._sent(starts[:1])
+            for name, segments in self._layers.items():
+                segments.copy_(self._common[2][name])
 
     def _room(self, lanes: int) -> Tensor:
         """On the CPU, for so many models on their way here; zeros."""
         return on_host(self._size * lanes, self._values.device).zero_()
+
+    def _sent(self, starts: Sequence[dict[str, Array]]) -> dict[str, Tensor]:
+        """Weights on the device, as the layers of so many models."""
+        host = self._room(len(starts))
+        self._read(host, starts)
+        return self._segments(sent(host, self._values.device), len(starts))
 
     def _read(self, flat: Tensor, starts: Sequence[dict[str, Array]]) -> None:
         """Copy weights to their places in a tensor of the CPU."""
@@ -204,8 +210,7 @@ class Stack(ABC):
     def ended(self) -> list[dict[str, Array]]:
         """The weights of each model, arrays of its own."""
         values = fetched(self._values)
-        weights = self.weights if values is self._values else self._views(values)
-        host = {name: tensor.numpy() for name, tensor in weights.items()}
+        host = {name: tensor.numpy() for name, tensor in self._views(values).items()}
         inner = {name: tuple(slice(size) for size in shape) for name, shape in self._shapes.items()}
         return [
             {name: host[name][lane][cut].copy() for name, cut in inner.items()}
@@ -275,16 +280,16 @@ class Mapped(Stack):
 
         shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
         super().__init__(shapes, shapes, lanes, pulled, device)
+        own = copy.deepcopy(module)  # a call puts its weights into it for a moment
 
         def loss(
             weights: dict[str, Tensor], features: Tensor, labels: Tensor, shares: Tensor
         ) -> tuple[Tensor, Tensor]:
-            told = torch.log_softmax(functional_call(module, weights, (features,)), 1)
+            told = torch.log_softmax(functional_call(own, weights, (features,)), 1)
             of_label = told.gather(1, labels)
             return -(of_label * shares).sum(), of_label
 
         self._slopes = vmap(grad(loss, has_aux=True))
-        module.to(device).train()
 
     def look(self, features: Tensor, labels: Tensor, hot: Tensor, shares: Tensor) -> Tensor:
         found, of_label = self._slopes(self.weights, features, labels, shares)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from parties import resident
+from parties import batched, resident
 from parties.backbones import Backbone
 from parties.backbones.cnn import Cnn
 from parties.backbones.logistic import Logistic
@@ -207,14 +207,24 @@ def test_nothing_of_a_training_is_left_to_the_next_in_its_place(
     fits = [made(count - seed, seed, started=started, **sizes) for seed in range(1, 4)]
     design = Designs().of(wild)
     kinds = {room: kind_of(wild, design, room, way) for room in np.geomspace(1e-3, 8, 200)}
-    room = next(room for room, kind in kinds.items() if kind is not None and kind.lanes < 4)
-    kind = kinds[room]
-    assert kind is not None
+    room, kind = next((r, kind) for r, kind in kinds.items() if kind is not None and kind.lanes < 4)
     assert {kind_of(fit, design, room, way) for fit in fits} == {kind}
     company = [*[wild] * kind.lanes, *fits[: kind.lanes]]
     for fit, fitted in zip(fits, fit_together(company, room, way)[kind.lanes :], strict=False):
         assert np.isfinite(fitted[1]).all()
         check_same(fitted, fit_together([fit], room, way)[0])
+
+
+@pytest.mark.parametrize("starts", ["aabcce", "aabbaa", "aaabbb", "aaaaaa", "abcaaa"])
+def test_each_starts_from_its_own_weights_whoever_was_in_its_place(starts: str) -> None:
+    base = made(20, started=True, proximal=0.3)
+    drawn = {name: made(20, seed, started=True).start for seed, name in enumerate("abce")}
+    fits = [replace(base, start=drawn[name], shuffle=seed) for seed, name in enumerate(starts)]
+    design = Designs().of(base)
+    kinds = {room: kind_of(base, design, room, "bmm") for room in np.geomspace(1e-3, 1, 200)}
+    room = next(r for r, kind in kinds.items() if kind is not None and kind.lanes == 3)
+    for fit, fitted in zip(fits, fit_together(fits, room, "bmm"), strict=True):
+        check_same(fitted, fit_together([fit], room, "bmm")[0])
 
 
 # --------------------------------------------------------------------------- what is not batched
@@ -331,9 +341,12 @@ def test_a_batch_for_which_there_is_no_room_is_halved_to_the_same_bits(
     fits = [made(18 + seed % 3, seed) for seed in range(11)]
     found = fit_together(fits)
     full = Full(monkeypatch, Dense, 3)
+    left = list[bool]()
+    monkeypatch.setattr(batched, "forget_all", lambda: left.append(any(s() for s in full.failed)))
     for one, other in zip(found, fit_together(fits), strict=True):
         check_same(one, other)
     assert full.tried == [11, 5, 2, 2, 2, 2, 2, 1]
+    assert left == [False, False]  # of what failed, when the device is asked for its memory
     assert [place for place in caplog.messages if "cpu has no room for 11 models" in place]
 
 
