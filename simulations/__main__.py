@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import gc
 import json
@@ -327,9 +326,15 @@ def _application(config: DictConfig) -> None:
 
 def _once_more(others: Callable[[Any], object], dropped: Any) -> None:
     """Python drops what is raised where nobody can catch it, as in a weak reference's callback; a
-    Ctrl-C that was raised there is given again, when that is over."""
-    if issubclass(dropped.exc_type, KeyboardInterrupt):
-        again = threading.Timer(AGAIN_S, _thread.interrupt_main)
+    Ctrl-C that was raised there is given again, when that is over.
+
+    By a signal, which ends a wait, too; SIGINT is ignored in what a shell starts in the background.
+    """
+    both = (signal.SIGINT, signal.SIGTERM)
+    stops = [one for one in both if signal.getsignal(one) is signal.default_int_handler]
+    if issubclass(dropped.exc_type, KeyboardInterrupt) and stops:
+        here = threading.main_thread().ident
+        again = threading.Timer(AGAIN_S, signal.pthread_kill, (here, stops[0]))
         again.daemon = True
         again.start()
     else:

@@ -354,7 +354,10 @@ def test_resuming_another_study_is_refused_and_a_mended_one_is_not(
     fedpact(f"resume={folder}", "progress=none", *kept, cwd=tmp_path)
 
 
-def test_a_ctrl_c_that_python_drops_is_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ignored", [(), (signal.SIGINT,)], ids=["in front", "in the background"])
+def test_a_ctrl_c_that_python_drops_is_given_again(
+    ignored: tuple[signal.Signals, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     others: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", partial(_once_more, others.append))
 
@@ -370,9 +373,17 @@ def test_a_ctrl_c_that_python_drops_is_given_again(monkeypatch: pytest.MonkeyPat
         del thing
         assert watched() is None
 
-    drops(KeyboardInterrupt)
-    with pytest.raises(KeyboardInterrupt):
-        time.sleep(10)
+    both = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(one) for one in both]
+    try:
+        for one in both:
+            signal.signal(one, signal.SIG_IGN if one in ignored else signal.default_int_handler)
+        drops(KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(10)
+    finally:
+        for one, handler in zip(both, before, strict=True):
+            signal.signal(one, handler)
     assert not others
     drops(ValueError)
     assert [told.exc_type for told in others] == [ValueError]
