@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## Two real lenders, four contracts, one verdict
 	$(BIN)/python -m simulations experiment=loans
 
-test: $(READY)  ## The tests (under 10 minutes on two cores)
+test: $(READY)  ## The tests (about 10 minutes on two cores)
 	$(TEST)
 
 test-gpu: $(READY)  ## The tests of GPUs, on a machine that has one

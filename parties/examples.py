@@ -21,14 +21,18 @@ WIDE = 2**14  # bytes of a step of a fit: from here on a call costs less than an
 
 @final
 class Examples:
-    """The examples of a batch of fits, in another order every epoch."""
+    """The examples of a batch of fits, in another order every epoch.
+
+    Args:
+        kind: what the fits share; lanes: how many there are room for. `begin` fills it.
+    """
 
     def __init__(self, kind: Kind, lanes: int) -> None:
         self._kind, self._rows, self._lanes = kind, kind.edges[-1][1], lanes
         self._widths = [end - start for start, end in kind.edges]
         wide = kind.device.type == "cpu" and 4 * kind.size * kind.inputs >= WIDE
         self._features: Features = (Apart if wide else Pooled)(kind, lanes)
-        self._known = dict[int, tuple[Array, Array]]()
+        self._known = dict[int, tuple[Array, Array]]()  # what `_laid` said of a number of examples
 
     def _laid(self, count: int) -> tuple[Array, Array]:
         """Where so many examples lie (count,), and the share of each row (rows,) in its loss."""

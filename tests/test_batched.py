@@ -209,8 +209,9 @@ def test_nothing_of_a_training_is_left_to_the_next_in_its_place(
     kinds = {room: kind_of(wild, design, room, way) for room in np.geomspace(1e-3, 8, 200)}
     room, kind = next((r, kind) for r, kind in kinds.items() if kind is not None and kind.lanes < 4)
     assert {kind_of(fit, design, room, way) for fit in fits} == {kind}
-    company = [*[wild] * kind.lanes, *fits[: kind.lanes]]
-    for fit, fitted in zip(fits, fit_together(company, room, way)[kind.lanes :], strict=False):
+    fits = fits[: kind.lanes]
+    found = fit_together([*[wild] * kind.lanes, *fits], room, way)
+    for fit, fitted in zip(fits, found[kind.lanes :], strict=True):
         assert np.isfinite(fitted[1]).all()
         check_same(fitted, fit_together([fit], room, way)[0])
 
