@@ -21,6 +21,7 @@ from torch import nn
 from parties.backbones import Backbone
 from parties.descent import Descent, Objective, cross_entropy, descent_of
 from parties.exchange import Array
+from parties.layers import Image
 from parties.resident import sent
 from parties.training import Training, load_weights, reduced, weights_of
 
@@ -173,13 +174,18 @@ class _Used:
         return {k: v.cpu().numpy() for k, v in self._tensors.items()}
 
 
+def _forgets(part: nn.Module) -> bool:
+    """Whether nothing but its tensors outlasts a call, as far as we can tell."""
+    return type(part) is Image or type(part).__module__.startswith("torch.nn.")
+
+
 @lru_cache(maxsize=8)
 def _used(
     backbone: Backbone, inputs: int, classes: int, device: torch.device, mixed_precision: str
 ) -> _Used | None:
     """The module of a backbone; None where it may remember more than its tensors say."""
     module = backbone.build(inputs, classes, 0).to(device)
-    if any(not type(part).__module__.startswith("torch.nn.") for part in module.modules()):
+    if not all(_forgets(part) for part in module.modules()):
         return None
     return _Used(module, reduced(_objective(backbone), mixed_precision, device))
 

@@ -15,6 +15,7 @@ from parties.backbones import Backbone
 from parties.descent import is_dense
 from parties.exchange import Array
 from parties.fitting import Fit
+from parties.layers import Image
 from parties.stacks import GRAIN, padded
 from parties.stopping.never import Never
 from parties.training import weights_of
@@ -32,6 +33,7 @@ PLAIN = (
     nn.MaxPool2d,
     nn.Flatten,
     nn.Unflatten,
+    Image,
 )
 """Layers that keep nothing, draw nothing, and see each example by itself."""
 

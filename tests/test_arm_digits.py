@@ -101,6 +101,20 @@ def test_the_table_turns_measures_the_way_of_epochs_and_takes_models_as_units() 
     assert table.loc["arm", "at_0.05"] == pytest.approx(expected)
 
 
+def test_a_pair_whose_retraining_never_got_going_is_told_and_not_recoverable() -> None:
+    history = a_history()
+    good = history[history["scratch_accuracy"] >= 0.85]
+    dead = history.copy()
+    row = int(good["epochs"].idxmax())
+    dead.loc[row, ["ceiling", "epochs"]] = 0.1, 0.0
+    expected = stats.spearmanr(*good.drop(row)[["arm", "epochs"]].to_numpy().T).statistic
+    found = table_of(dead, curves_of(dead), {"arm": Arm()}, 20).iloc[0]
+    assert found["recoverable_spearman"] == pytest.approx(expected)
+    told = f"Where a new model reaches 0.85, retraining never did for case-{row}:"
+    assert told in " ".join(facts_of(dead))
+    assert "retraining never did" not in " ".join(facts_of(history))
+
+
 def test_a_margin_below_the_ceiling_decides_when_a_model_counts_as_retrained() -> None:
     history = a_history()
     curves = curves_of(history)

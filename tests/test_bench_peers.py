@@ -141,7 +141,8 @@ def test_the_bound_is_one_model_on_the_examples_of_all_firms(
 
 
 @pytest.mark.parametrize(
-    ("model", "inputs", "backbone"), [("mlp:32", 64, Mlp((32,))), ("cnn", 784, Cnn())]
+    ("model", "inputs", "backbone"),
+    [("mlp:32", 64, Mlp((32,))), ("cnn", 784, Cnn()), ("cnn:channels_last", 784, Cnn())],
 )
 def test_a_peer_has_the_very_model_of_the_firms(
     model: str, inputs: int, backbone: Backbone
@@ -149,11 +150,20 @@ def test_a_peer_has_the_very_model_of_the_firms(
     ours, theirs = backbone.build(inputs, 10, 0), layers(model, inputs)
     theirs.load_state_dict(ours.state_dict())
     images = torch.rand(2, inputs, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(ours(images), theirs(images))
+    torch.testing.assert_close(ours(images), theirs(images), rtol=0, atol=1e-6)
+    if model != "cnn":  # whose images lie in another order, and are summed up in it
+        assert torch.equal(ours(images), theirs(images))
+
+
+def test_a_peer_with_our_layers_has_images_laid_out_as_ours() -> None:
+    images = torch.rand(2, 784)
+    laid = [layers(model, 784)[0](images) for model in ("cnn", "cnn:channels_last")]
+    ours = next(Cnn().build(784, 10, 0).children())(images)
+    assert [one.stride() == ours.stride() for one in laid] == [False, True]
 
 
 def test_a_model_that_no_peer_knows_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'resnet'; legal are mlp:WIDTH and cnn"):
+    with pytest.raises(ValueError, match=r"'resnet'; legal are mlp:WIDTH, cnn and cnn:chan"):
         layers("resnet", 64)
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from parties.backbones import Backbone
 from parties.exchange import FedpactError
+from parties.layers import Image
 
 NORMALIZATIONS = ("none", "batch")
 
@@ -53,7 +54,7 @@ class Cnn(Backbone):
                 f"backbone=cnn was given {inputs} features; legal are square images of one channel "
                 f"of {least}x{least} pixels or more. Use backbone=mlp, or fewer channels."
             )
-        layers: list[nn.Module] = [nn.Unflatten(1, (1, side, side))]
+        layers: list[nn.Module] = [Image(side)]
         for before, after in pairwise((1, *self.channels)):
             layers.append(nn.Conv2d(before, after, 3, padding=1))
             if self.normalization == "batch":

@@ -32,7 +32,8 @@ from simulations.bench.row import Bar, Row, add_count, apart
 from simulations.bench.tree import tree_memory_mb
 from simulations.bench.workloads import WORKLOADS, Workload, find_workload
 
-LOOP, BOUND, FLOWER, PFL = "plain loop", "one model, no firms", "Flower's tutorial", "pfl-research"
+LOOP, SAME, BOUND = "plain loop", "plain loop, our layers", "one model, no firms"
+FLOWER, PFL = "Flower's tutorial", "pfl-research"
 ENGINES = {
     "inline": "inline",
     "batched": "batched",
@@ -41,7 +42,13 @@ ENGINES = {
     "flower": "flower",
 }
 MODEL = "model.npz"
-PEERS = {LOOP: "plain_loop", BOUND: "centralised", PFL: "pfl_loop", FLOWER: "flower_tutorial"}
+PEERS = {
+    LOOP: "plain_loop",
+    SAME: "plain_loop",
+    BOUND: "centralised",
+    PFL: "pfl_loop",
+    FLOWER: "flower_tutorial",
+}
 GPU_SHARES = {"ray": 0.5, "ray, one actor": 1.0, "flower": 0.5}  # of an actor, or a client
 PATIENCE_S = 1800.0  # a row
 LOOK_S = 0.3  # between two looks at the memory
@@ -130,7 +137,7 @@ def named_device(device: str) -> str:
 def _rows(
     workload: Workload, who: Sequence[str], repeats: int, peer: Path, device: str
 ) -> list[Row]:
-    held: dict[str, list[Held]] = {name: [] for name in who}
+    held: dict[str, list[Held]] = {name: [] for name in who if name != SAME or workload.ours}
     with tempfile.TemporaryDirectory(prefix="fedpact-bench-") as made:
         path = Path(made) / "workload.npz"
         workload.write(path)
@@ -146,6 +153,7 @@ def _rows(
                     print(f"({name} is left out: {fault})")
                     del held[name]
     found = [_beside_loop(workload, name, held[name], held[LOOP]) for name in held if name != LOOP]
+    found += _beside_same(workload, held)
     found += _beside_flower(workload, held)
     walls = _walls(workload, held)
     if device != "cpu":
@@ -217,6 +225,23 @@ def _beside_loop(workload: Workload, name: str, ours: Sequence[Held], loop: Sequ
     )
 
 
+def _beside_same(workload: Workload, held: Mapping[str, Sequence[Held]]) -> list[Row]:
+    """What an engine itself adds, where a part of the difference to others is our layers'."""
+    return [
+        Row(
+            f"CPU beside a plain loop with the same layers, {workload.name}",
+            name,
+            tuple(one.cpu_ms for one in held[name]),
+            "ms",
+            tuple(a.cpu_ms / b.cpu_ms for a, b in zip(held[name], held[SAME], strict=True)),
+            SAME,
+            void=apart(held[name][-1].loss, held[SAME][-1].loss),
+        )
+        for name in ENGINES
+        if name in held and SAME in held
+    ]
+
+
 def _beside_flower(workload: Workload, held: Mapping[str, Sequence[Held]]) -> list[Row]:
     """Times less than Flower's own simulation; and what engine=flower adds to it."""
     if FLOWER not in held:
@@ -248,6 +273,7 @@ def _hold(name: str, workload: Workload, path: Path, peer: Path, device: str) ->
     if name in PEERS:
         interpreter = str(peer) if name == PFL else sys.executable
         command = [interpreter, "-m", f"simulations.bench.peers.{PEERS[name]}", str(path), device]
+        command += [workload.ours] * (name == SAME)
     else:
         engine, *words = ENGINES[name].split()
         command = [sys.executable, "-m", "simulations.bench.held", str(path.with_name(MODEL))]

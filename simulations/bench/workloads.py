@@ -39,6 +39,8 @@ class Workload:
 
     Args:
         name: of the row; model: as peers call it.
+        ours: what peers call a model with the very layers of ours, where those are not torch's
+            usual ones; "" where they are.
         words: overrides of the configuration.
         firms: that train in a round, each.
         rounds: that are timed; there is one more before them.
@@ -52,6 +54,7 @@ class Workload:
     rounds: int
     bars: Mapping[str, float]
     less_than_flower: float
+    ours: str = ""
     firms: int = 100
 
     @property
@@ -149,6 +152,7 @@ WORKLOADS = {
             rounds=5,
             bars={"inline": 1.1, "ray": 1.3, "ray, one actor": 1.3},
             less_than_flower=2.5,
+            ours="cnn:channels_last",
         ),
     )
 }

@@ -14,6 +14,7 @@ from parties.backbones.cnn import Cnn
 from parties.backbones.mlp import Mlp
 from parties.datasets.digits import Digits
 from parties.exchange import Array, FedpactError
+from parties.layers import Image
 
 CLASSES = 10
 SOURCE_SHARE, TARGET_SHARE = 0.4, 0.378  # of the digits; the rest is held out
@@ -28,7 +29,7 @@ def _deep(seed: int) -> nn.Module:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        layers = [nn.Unflatten(1, (1, 8, 8)), *block(1, 16), *block(16, 32), nn.Flatten()]
+        layers = [Image(8), *block(1, 16), *block(16, 32), nn.Flatten()]
         return nn.Sequential(*layers, nn.Linear(32 * 4, CLASSES))
 
 

@@ -33,7 +33,8 @@ class Workload:
         features: (n, d) float32; labels: (n,) int64; firm: (n,), whose example it is, from 0 on.
         order: (rounds, n), examples in the order in which they are taken in a round, firm by firm.
         batch: examples a step; learning_rate: constant; momentum: zero at the start of each fit.
-        model: "mlp:WIDTH" or "cnn", of square images.
+        model: "mlp:WIDTH", or of square images "cnn", or "cnn:channels_last", which is the same
+            network with images laid out on a CPU as those of Fedpact's backbone=cnn.
         start: name -> array, the model's first state.
     """
 
@@ -48,8 +49,12 @@ class Workload:
     start: Mapping[str, Tensor]
 
     @classmethod
-    def read(cls, path: Path, device: str = "cpu") -> Workload:
-        """From the .npz file of that name; examples and the model's first state on a device."""
+    def read(cls, path: Path, device: str = "cpu", model: str = "") -> Workload:
+        """From the .npz file of that name; examples and the model's first state on a device.
+
+        Args:
+            model: in place of the one that is named there.
+        """
         with np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in file}
         start = {k.removeprefix(START): v for k, v in found.items() if k.startswith(START)}
@@ -61,7 +66,7 @@ class Workload:
             batch=int(found["batch"]),
             learning_rate=float(found["learning_rate"]),
             momentum=float(found["momentum"]),
-            model=str(found["model"]),
+            model=model or str(found["model"]),
             start={name: torch.from_numpy(array).to(device) for name, array in start.items()},
         )
 
@@ -101,17 +106,30 @@ class Workload:
         return float(functional.cross_entropy(module(self.features), self.labels))
 
 
+@final
+class ChannelsLast(nn.Module):
+    """What nn.Unflatten does with features (n, side**2), in torch's channels-last layout."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Images (n, 1, side, side)."""
+        return features.view(-1, self.side, self.side, 1).permute(0, 3, 1, 2)
+
+
 def layers(model: str, inputs: int) -> nn.Sequential:
     """The untrained module: that of backbone=mlp or cnn, with the same names of its arrays."""
     kind, _, width = model.partition(":")
     if kind == "mlp" and width.isdecimal():
         hidden = int(width)
         return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, CLASSES))
-    if model != "cnn":
-        raise ValueError(f"The model is {model!r}; legal are mlp:WIDTH and cnn.")
+    if model not in ("cnn", "cnn:channels_last"):
+        raise ValueError(f"The model is {model!r}; legal are mlp:WIDTH, cnn and cnn:channels_last.")
     side = math.isqrt(inputs)
     return nn.Sequential(
-        nn.Unflatten(1, (1, side, side)),
+        ChannelsLast(side) if model != "cnn" else nn.Unflatten(1, (1, side, side)),
         *(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
         nn.Flatten(),
