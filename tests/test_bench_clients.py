@@ -21,7 +21,7 @@ from server.strategies.fedavg import FedAvg
 from simulations.bench import clients
 from simulations.bench.timed_fedavg import TimedFedAvg
 from simulations.bench.tree import tree_memory_mb
-from simulations.bench.workloads import WORKLOADS, find_workload
+from simulations.bench.workloads import WORKLOADS, Workload, find_workload
 from simulations.build import build
 from tests.federation import descendants
 
@@ -107,6 +107,24 @@ def test_who_fails_is_left_out_and_the_others_are_told(
     assert {row.name for row in found} == {"plain loop", "inline"}
     assert not [row.void for row in found if row.void]
     assert "(batched is left out: it broke)" in capsys.readouterr().out
+
+
+def test_engines_stand_beside_a_loop_with_their_own_layers_where_these_are_special(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def hold(name: str, *_: Any) -> clients.Held:
+        return clients.Held({"plain loop": 4.0, "tuned plain loop": 2.0}.get(name, 3.0), 1, 0.5, 9)
+
+    monkeypatch.setattr(clients, "_hold", hold)
+    monkeypatch.setattr(Workload, "write", lambda *_: None)
+    who = ["plain loop", "tuned plain loop", "inline"]
+    found = {
+        name: clients._rows(WORKLOADS[name], who, 2, Path(), "cpu") for name in ("digits", "cnn")
+    }
+    assert {row.name for row in found["digits"]} == {"plain loop", "inline"}
+    beside = {(row.name, row.beside): row.ratio for row in found["cnn"] if "CPU" in row.what}
+    assert beside["inline", "tuned plain loop"] == 1.5
+    assert beside["tuned plain loop", "plain loop"] == 0.5
 
 
 def test_a_bench_that_is_told_to_end_leaves_nothing(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from parties.backbones import Backbone
 from parties.backbones.cnn import Cnn
 from parties.backbones.mlp import Mlp
 from parties.exchange import Array
+from parties.training import weights_of
 from simulations.bench.peers import centralised, plain_loop
 from simulations.bench.peers.workload import Workload, layers
 from simulations.bench.row import AGREE
@@ -56,10 +57,14 @@ def workload(tmp_path: Path) -> Path:
 
 
 def told(
-    main: Any, path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    main: Any,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *more: str,
 ) -> dict[str, Any]:
     """The last line of a peer that runs in this process."""
-    monkeypatch.setattr(sys, "argv", ["peer", str(path)])
+    monkeypatch.setattr(sys, "argv", ["peer", str(path), *more])
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     main()
     found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -125,6 +130,22 @@ def test_the_plain_loop_is_federated_averaging(
     assert len(found["cpu_s"]) == len(found["wall_s"]) == ROUNDS - 1
     assert found["trainings"] == len(SIZES)
     assert found["versions"] == {"torch": torch.__version__}
+
+
+def test_the_plain_loop_comes_to_the_same_with_our_layers(
+    workload: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(workload) as found:
+        arrays = {k: v for k, v in found.items() if not k.startswith("start.")}
+    start = weights_of(Cnn().build(16, 10, 0))
+    images = workload.with_name("images.npz")
+    np.savez(images, **{**arrays, "model": "cnn"}, **{f"start.{k}": v for k, v in start.items()})
+    losses = [
+        told(plain_loop.main, images, monkeypatch, capsys, *more)["loss"]
+        for more in ((), ("cpu", "cnn:channels_last"))
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=AGREE / 10)
+    assert losses[0] < Workload.read(images).loss(Workload.read(images).build()) - 0.05
 
 
 def test_the_bound_is_one_model_on_the_examples_of_all_firms(

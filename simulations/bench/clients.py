@@ -32,7 +32,7 @@ from simulations.bench.row import Bar, Row, add_count, apart
 from simulations.bench.tree import tree_memory_mb
 from simulations.bench.workloads import WORKLOADS, Workload, find_workload
 
-LOOP, SAME, BOUND = "plain loop", "plain loop, our layers", "one model, no firms"
+LOOP, TUNED, BOUND = "plain loop", "tuned plain loop", "one model, no firms"
 FLOWER, PFL = "Flower's tutorial", "pfl-research"
 ENGINES = {
     "inline": "inline",
@@ -44,11 +44,13 @@ ENGINES = {
 MODEL = "model.npz"
 PEERS = {
     LOOP: "plain_loop",
-    SAME: "plain_loop",
+    TUNED: "plain_loop",
     BOUND: "centralised",
     PFL: "pfl_loop",
     FLOWER: "flower_tutorial",
 }
+KEEP = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"}
+"""What has glibc keep the memory that a process frees: else some loops get it anew every step."""
 GPU_SHARES = {"ray": 0.5, "ray, one actor": 1.0, "flower": 0.5}  # of an actor, or a client
 PATIENCE_S = 1800.0  # a row
 LOOK_S = 0.3  # between two looks at the memory
@@ -137,7 +139,7 @@ def named_device(device: str) -> str:
 def _rows(
     workload: Workload, who: Sequence[str], repeats: int, peer: Path, device: str
 ) -> list[Row]:
-    held: dict[str, list[Held]] = {name: [] for name in who if name != SAME or workload.ours}
+    held: dict[str, list[Held]] = {name: [] for name in who if name != TUNED or workload.ours}
     with tempfile.TemporaryDirectory(prefix="fedpact-bench-") as made:
         path = Path(made) / "workload.npz"
         workload.write(path)
@@ -153,7 +155,7 @@ def _rows(
                     print(f"({name} is left out: {fault})")
                     del held[name]
     found = [_beside_loop(workload, name, held[name], held[LOOP]) for name in held if name != LOOP]
-    found += _beside_same(workload, held)
+    found += _beside_tuned(workload, held)
     found += _beside_flower(workload, held)
     walls = _walls(workload, held)
     if device != "cpu":
@@ -225,20 +227,23 @@ def _beside_loop(workload: Workload, name: str, ours: Sequence[Held], loop: Sequ
     )
 
 
-def _beside_same(workload: Workload, held: Mapping[str, Sequence[Held]]) -> list[Row]:
-    """What an engine itself adds, where a part of the difference to others is our layers'."""
+def _beside_tuned(workload: Workload, held: Mapping[str, Sequence[Held]]) -> list[Row]:
+    """What an engine itself adds, where a part of the difference to others is our layers'.
+
+    The loop has the same layers, and keeps its memory.
+    """
     return [
         Row(
-            f"CPU beside a plain loop with the same layers, {workload.name}",
+            f"CPU beside a plain loop with our layers and memory kept, {workload.name}",
             name,
             tuple(one.cpu_ms for one in held[name]),
             "ms",
-            tuple(a.cpu_ms / b.cpu_ms for a, b in zip(held[name], held[SAME], strict=True)),
-            SAME,
-            void=apart(held[name][-1].loss, held[SAME][-1].loss),
+            tuple(a.cpu_ms / b.cpu_ms for a, b in zip(held[name], held[TUNED], strict=True)),
+            TUNED,
+            void=apart(held[name][-1].loss, held[TUNED][-1].loss),
         )
         for name in ENGINES
-        if name in held and SAME in held
+        if name in held and TUNED in held
     ]
 
 
@@ -273,7 +278,7 @@ def _hold(name: str, workload: Workload, path: Path, peer: Path, device: str) ->
     if name in PEERS:
         interpreter = str(peer) if name == PFL else sys.executable
         command = [interpreter, "-m", f"simulations.bench.peers.{PEERS[name]}", str(path), device]
-        command += [workload.ours] * (name == SAME)
+        command += [workload.ours] * (name == TUNED)
     else:
         engine, *words = ENGINES[name].split()
         command = [sys.executable, "-m", "simulations.bench.held", str(path.with_name(MODEL))]
@@ -281,6 +286,7 @@ def _hold(name: str, workload: Workload, path: Path, peer: Path, device: str) ->
             words.append(f"engine.num_gpus={GPU_SHARES[name]:g}")
         command += [engine, workload.name, device, *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment |= KEEP if name == TUNED else {}
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as errors:
         running = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=said, stderr=errors, text=True
