@@ -20,7 +20,7 @@ from parties.exchange import Array, FedpactError
 from parties.fitting import Fit, Fitted, fit_one
 from parties.kinds import Designs, Kind, kind_of
 from parties.resident import forget_all
-from parties.stacks import Dense, Mapped, Rates, Stack
+from parties.stacks import Dense, Mapped, Rates, Stack, padded
 
 log = logging.getLogger("fedpact.firm")
 
@@ -113,7 +113,7 @@ class _Batch:
         self._stack: Stack
         if kind.way == "bmm":
             assert isinstance(module, nn.Sequential)
-            self._stack = Dense(module, lanes, kind.pulled, kind.device)
+            self._stack = Dense(module, lanes, kind.pulled, kind.device, padded(kind.size))
         else:
             self._stack = Mapped(module, lanes, kind.pulled, kind.device)
         self._examples = Examples(kind, lanes)
@@ -129,8 +129,8 @@ class _Batch:
         for epoch in range(kind.epochs):
             of_labels = []
             for step, looked in enumerate(examples.shuffled(), epoch * kind.steps):
-                of_labels.append(stack.look(*looked))
-                stack.descend(1 - step / steps if kind.schedule == "linear" else 1.0)
+                fall = 1 - step / steps if kind.schedule == "linear" else 1.0
+                of_labels.append(stack.step(*looked, fall))
             told.append(torch.cat(of_labels, 1)[:, :, 0])
         losses = examples.losses(torch.stack(told).cpu().numpy())
         return list(zip(stack.ended(), losses, strict=True))[:asked]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from parties.exchange import Array
+from parties.products import LARGE, one_dnn
 from parties.resident import fetched, on_host, sent
 
 threshold_backward = torch.ops.aten.threshold_backward
@@ -68,10 +69,18 @@ class Stack(ABC):
         shapes: of one model's tensors; larger: what they are padded to, by the same names.
         lanes: how many models; pulled: whether their starts pull at them.
         device: where.
+        alone: of these tensors every model's gradient is found and descended along by itself,
+            while the cache has it; they come first in `larger`, and others come after them.
     """
 
     def __init__(
-        self, shapes: Shapes, larger: Shapes, lanes: int, pulled: bool, device: torch.device
+        self,
+        shapes: Shapes,
+        larger: Shapes,
+        lanes: int,
+        pulled: bool,
+        device: torch.device,
+        alone: Sequence[str] = (),
     ) -> None:
         self._shapes, self._larger, self.lanes = shapes, larger, lanes
         # One tensor holds all layers, so that a call serves them all.
@@ -82,6 +91,12 @@ class Stack(ABC):
         self._common: tuple[tuple[int, ...], dict[str, Array], dict[str, Tensor]] | None = None
         self._layers = self._segments(self._values)
         self.weights, self.gradients = map(self._views, (self._values, self._gradients))
+        self._alone = tuple(alone)
+        self._shared = lanes * sum(_segment(larger[name]) for name in alone)  # where these begin
+        flats = [self._values, self._speeds, *([] if self._anchors is None else [self._anchors])]
+        parts = [self._views(flat) for flat in flats]
+        # Of each model its values, its momentum and, where there is one, its anchor.
+        self._lanes = {n: list(zip(*(p[n].unbind() for p in parts), strict=True)) for n in alone}
         # The gradient of what is only padding is never found.
         for name, shape in larger.items():
             if math.prod(shape) % SEGMENT:
@@ -98,7 +113,7 @@ class Stack(ABC):
         if self._anchors is not None:
             self._anchors.copy_(self._values)
         self._stands = True  # as yet
-        self._runs, end = list[_Run](), 0
+        self._rates, self._runs, end = list(rates), list[_Run](), 0
         for one, same in groupby(rates):
             first, end = end, end + len(list(same))
             values, gradients, speeds = (
@@ -111,8 +126,9 @@ class Stack(ABC):
     def _parts(self, flat: Tensor, first: int, end: int) -> list[Tensor]:
         """What is of these models in it."""
         if end - first == self.lanes:
-            return [flat]
-        return [part[first:end] for part in self._segments(flat).values()]
+            return [flat[self._shared :]]
+        parts = self._segments(flat).items()
+        return [part[first:end] for name, part in parts if name not in self._alone]
 
     def _place(self, starts: Sequence[dict[str, Array]]) -> None:
         """Let the weights be these; those that several start from are read and sent once."""
@@ -174,38 +190,51 @@ class Stack(ABC):
             )
         }
 
-    @abstractmethod
-    def look(self, features: Tensor, labels: Tensor, hot: Tensor, shares: Tensor) -> Tensor:
-        """Find the gradients on examples; log probabilities (lanes, n, 1) of their labels.
+    def step(
+        self, features: Tensor, labels: Tensor, hot: Tensor, shares: Tensor, fall: float
+    ) -> Tensor:
+        """A step along the gradients on examples; log probabilities (lanes, n, 1) of their labels.
 
         Args:
             features: (lanes, n, d); labels: (lanes, n, 1); hot: (lanes, n, classes), padded, one
                 at the label.
             shares: (lanes, n, 1), of each example in its model's loss.
+            fall: of the first step's rate; see `Descent.step`.
         """
-
-    def descend(self, fall: float) -> None:
-        """A step along the gradients, at `fall` times the first step's rate; see `Descent.step`."""
+        self._fall = fall
+        told = self._look(features, labels, hot, shares)
         for run in self._runs:
-            if run.rates.pull:
-                for value, gradient, anchor in zip(
-                    run.values, run.gradients, run.anchors, strict=True
-                ):
-                    gradient.add_(torch.sub(value, anchor).mul_(run.rates.pull))
-            # What torch.optim.SGD(fused=True) calls: all of a step in one passage over the weights.
-            torch._fused_sgd_(
-                run.values,
-                run.gradients,
-                run.speeds if run.rates.momentum else [],
-                lr=run.rates.rate * fall,
-                momentum=run.rates.momentum,
-                weight_decay=run.rates.decay,
-                dampening=0.0,
-                nesterov=False,
-                maximize=False,
-                is_first_step=self._stands and run.rates.momentum > 0,  # its gradient is its speed
-            )
+            self._descend(run)
         self._stands = False
+        return told
+
+    @abstractmethod
+    def _look(self, features: Tensor, labels: Tensor, hot: Tensor, shares: Tensor) -> Tensor:
+        """Find the gradients, and descend along those of `alone`; what `step` tells."""
+
+    def _descend_alone(self, name: str, lane: int, gradient: Tensor) -> None:
+        """Of one model, along its gradient of one tensor, which nobody needs any more."""
+        value, speed, *anchor = self._lanes[name][lane]
+        self._descend(_Run(self._rates[lane], [value], [gradient], [speed], anchor))
+
+    def _descend(self, run: _Run) -> None:
+        rates = run.rates
+        if rates.pull:
+            for value, gradient, anchor in zip(run.values, run.gradients, run.anchors, strict=True):
+                gradient.add_(torch.sub(value, anchor).mul_(rates.pull))
+        # What torch.optim.SGD(fused=True) calls: all of a step in one passage over the weights.
+        torch._fused_sgd_(
+            run.values,
+            run.gradients,
+            run.speeds if rates.momentum else [],
+            lr=rates.rate * self._fall,
+            momentum=rates.momentum,
+            weight_decay=rates.decay,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+            is_first_step=self._stands and rates.momentum > 0,  # its gradient is its speed
+        )
 
     def ended(self) -> list[dict[str, Array]]:
         """The weights of each model, arrays of its own."""
@@ -220,14 +249,14 @@ class Stack(ABC):
 
 @final
 class Dense(Stack):
-    """Linear layers with or without a ReLU between them, their gradients written out."""
+    """Linear layers with or without a ReLU between them, their gradients written out.
+
+    Args:
+        rows: examples of a step, at most.
+    """
 
     def __init__(
-        self,
-        module: nn.Sequential,
-        lanes: int,
-        pulled: bool,
-        device: torch.device,
+        self, module: nn.Sequential, lanes: int, pulled: bool, device: torch.device, rows: int
     ) -> None:
         children = [*module.named_children()]
         linear = [place for place, (_, layer) in enumerate(children) if type(layer) is nn.Linear]
@@ -237,31 +266,62 @@ class Dense(Stack):
         shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
         weights, biases = ([f"{n}.{part}" for n in names] for part in ("weight", "bias"))
         larger = {name: tuple(map(padded, shape)) for name, shape in shapes.items()}
-        super().__init__(shapes, larger, lanes, pulled, device)
+        self._product = one_dnn() if device.type == "cpu" else None
+        work = {} if self._product is None else {n: rows * math.prod(larger[n]) for n in weights}
+        alone = [name for name, multiplications in work.items() if multiplications >= LARGE]
+        larger = {name: larger[name] for name in sorted(larger, key=lambda name: name not in alone)}
+        super().__init__(shapes, larger, lanes, pulled, device, alone)
+        self._names = weights
         self._matrices = [(self.weights[name], self.gradients[name]) for name in weights]
         self._rows = [(self.weights[name][:, None], self.gradients[name]) for name in biases]
         classes = shapes[biases[-1]][0]
         self._never = torch.zeros(padded(classes), device=device)
         self._never[classes:] = -torch.inf  # classes that are only padding
 
-    def look(self, features: Tensor, labels: Tensor, hot: Tensor, shares: Tensor) -> Tensor:
+    def _look(self, features: Tensor, labels: Tensor, hot: Tensor, shares: Tensor) -> Tensor:
         seen, out = list[Tensor](), features
-        for bent, (matrix, _), (row, _) in zip(self._bent, self._matrices, self._rows, strict=True):
+        for place, bent in enumerate(self._bent):
             seen.append(out.relu_() if bent else out)
-            bias = row + self._never if matrix is self._matrices[-1][0] else row
-            out = torch.baddbmm(bias, seen[-1], matrix.transpose(1, 2))
+            matrix, bias = self._matrices[place][0], self._rows[place][0]
+            if place == len(self._bent) - 1:
+                bias = bias + self._never
+            if self._names[place] in self._alone:
+                out = self._products(seen[-1], matrix, bias.squeeze(1))
+            else:
+                out = torch.baddbmm(bias, seen[-1], matrix.transpose(1, 2))
         told = torch.log_softmax(out, 2)
         of_label = told.gather(2, labels)
         slope = told.exp_().sub_(hot).mul_(shares)
         for place in range(len(seen) - 1, -1, -1):
-            (matrix, gradient), inputs = self._matrices[place], seen[place]
-            torch.bmm(slope.transpose(1, 2), inputs, out=gradient)
             torch.sum(slope, 1, out=self._rows[place][1])
-            if place:
-                slope = torch.bmm(slope, matrix)
-                if self._bent[place]:
-                    slope = threshold_backward(slope, inputs, 0)
+            find = self._find_alone if self._names[place] in self._alone else self._find
+            slope = find(place, slope, seen[place])
+            if self._bent[place]:
+                slope = threshold_backward(slope, seen[place], 0)
         return of_label
+
+    def _find(self, place: int, slope: Tensor, inputs: Tensor) -> Tensor:
+        """The gradient of a matrix; the slope of what came into it, but of the first layer."""
+        matrix, gradient = self._matrices[place]
+        torch.bmm(slope.transpose(1, 2), inputs, out=gradient)
+        return torch.bmm(slope, matrix) if place else slope
+
+    def _find_alone(self, place: int, slope: Tensor, inputs: Tensor) -> Tensor:
+        """The same model by model, with the step."""
+        assert self._product is not None
+        matrix, turned = self._matrices[place][0], slope.transpose(1, 2).contiguous()
+        # By the weights as they are before the step.
+        below = self._products(slope, matrix.transpose(1, 2)) if place else slope
+        for lane, (one, seen) in enumerate(zip(turned.unbind(), inputs.unbind(), strict=True)):
+            self._descend_alone(self._names[place], lane, self._product(one, seen.t(), None))
+        return below
+
+    def _products(self, left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+        """left @ right^T + bias of each model: (lanes, n, m), (lanes, o, m), (lanes, o)."""
+        assert self._product is not None
+        rows = [None] * self.lanes if bias is None else bias.unbind()
+        each = zip(left.unbind(), right.unbind(), rows, strict=True)
+        return torch.stack([self._product(*one) for one in each])
 
 
 @final
@@ -291,7 +351,7 @@ class Mapped(Stack):
 
         self._slopes = vmap(grad(loss, has_aux=True))
 
-    def look(self, features: Tensor, labels: Tensor, hot: Tensor, shares: Tensor) -> Tensor:
+    def _look(self, features: Tensor, labels: Tensor, hot: Tensor, shares: Tensor) -> Tensor:
         found, of_label = self._slopes(self.weights, features, labels, shares)
         for name, gradient in found.items():
             self.gradients[name].copy_(gradient)

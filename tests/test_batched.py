@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, final
 from weakref import ref
 
@@ -14,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from parties import batched, resident
+from parties import batched, resident, stacks
 from parties.backbones import Backbone
 from parties.backbones.cnn import Cnn
 from parties.backbones.logistic import Logistic
@@ -25,6 +27,7 @@ from parties.examples import Examples
 from parties.exchange import FedpactError
 from parties.fitting import Fit, Fitted, fit_each, fit_one
 from parties.kinds import Designs, kind_of
+from parties.products import one_dnn
 from parties.resident import Resident
 from parties.stacks import Dense, Mapped, Stack
 from parties.stopping.patience import Patience
@@ -93,10 +96,24 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+@contextmanager
+def each_alone(least: int) -> Iterator[None]:
+    """Products of so many multiplications by oneDNN, whatever the processor, model by model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "AMD", "avx512_f": True})
+        patch.setattr(stacks, "one_dnn", one_dnn.__wrapped__)
+        patch.setattr(stacks, "LARGE", least)
+        if one_dnn.__wrapped__() is None:
+            pytest.skip("torch is built without oneDNN here")
+        yield
+
+
+@pytest.mark.parametrize("least", [0, 150, 10**9])
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_fits_come_to_what_the_plain_loop_comes_to(setting: str) -> None:
+def test_fits_come_to_what_the_plain_loop_comes_to(setting: str, least: int) -> None:
     fits = [made(count, seed, **SETTINGS[setting]) for seed, count in enumerate((21, 1, 23, 8, 20))]
-    together, alone = fit_together(fits), fit_each(fits)
+    with each_alone(least):
+        together, alone = fit_together(fits), fit_each(fits)
     check_alike(together, alone)
     assert differ(together, alone)
 
@@ -133,21 +150,29 @@ def companies(draw: st.DrawFn) -> list[Fit]:
 
 
 @settings(max_examples=40, deadline=None)
-@given(companies(), st.randoms(use_true_random=False), st.sampled_from([None, 0.2, 0.05]))
+@given(
+    companies(),
+    st.randoms(use_true_random=False),
+    st.sampled_from([None, 0.2, 0.05]),
+    st.sampled_from([0, 500, 10**9]),
+)
 def test_a_fit_comes_to_the_same_bits_in_any_company_and_order_and_alone(
-    fits: list[Fit], random: Any, room_mb: float | None
+    fits: list[Fit], random: Any, room_mb: float | None, least: int
 ) -> None:
-    found = fit_together(fits, room_mb)
-    order = random.sample(range(len(fits)), random.randint(1, len(fits)))
-    for place, fitted in zip(order, fit_together([fits[p] for p in order], room_mb), strict=True):
-        check_same(found[place], fitted)
-    some = random.randrange(len(fits))
-    check_same(found[some], fit_together([fits[some]], room_mb)[0])
+    with each_alone(least):
+        found = fit_together(fits, room_mb)
+        order = random.sample(range(len(fits)), random.randint(1, len(fits)))
+        again = fit_together([fits[place] for place in order], room_mb)
+        for place, fitted in zip(order, again, strict=True):
+            check_same(found[place], fitted)
+        some = random.randrange(len(fits))
+        check_same(found[some], fit_together([fits[some]], room_mb)[0])
 
 
+@pytest.mark.parametrize("least", [2_000_000, 10**9])
 @pytest.mark.parametrize(("threads", "inputs"), [(1, 785), (2, 785), (1, 784)])
 def test_large_fits_come_to_the_same_bits_in_any_company_and_alone(
-    threads: int, inputs: int
+    threads: int, inputs: int, least: int
 ) -> None:
     """Of sizes that the library does not do by its code for small matrices."""
     before = torch.get_num_threads()
@@ -164,15 +189,39 @@ def test_large_fits_come_to_the_same_bits_in_any_company_and_alone(
         fits = [
             made(90 + seed % 3, seed, weight_decay=0.1 * (seed % 3), **wide) for seed in range(11)
         ]
-        found = fit_together(fits)
-        check_alike(found, fit_each(fits))
-        for place in (0, 4, 10):
-            check_same(found[place], fit_together([fits[place]])[0])
-        for fitted, told in zip(found[::-1], fit_together(fits[::-1]), strict=True):
-            check_same(fitted, told)
+        with each_alone(least):
+            found = fit_together(fits)
+            check_alike(found, fit_each(fits))
+            for place in (0, 4, 10):
+                check_same(found[place], fit_together([fits[place]])[0])
+            for fitted, told in zip(found[::-1], fit_together(fits[::-1]), strict=True):
+                check_same(fitted, told)
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("processor", "swifter"),
+    [
+        ({"cpu_name": "AMD EPYC 9J14", "avx512_f": True}, True),
+        ({"cpu_name": "AMD EPYC 7B13", "avx512_f": False}, False),
+        ({"cpu_name": "Intel(R) Xeon(R) Platinum 8481C", "avx512_f": True}, False),
+        ({}, False),
+    ],
+)
+def test_one_dnn_is_asked_where_mkl_uses_half_of_the_processor(
+    processor: dict[str, Any], swifter: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor, raising=False)
+    found = one_dnn.__wrapped__()
+    assert (found is not None) == (swifter and torch._C._has_mkldnn)
+    if found is not None:
+        x, w, b = torch.rand(5, 7), torch.rand(7, 3).t(), torch.rand(3)
+        torch.testing.assert_close(found(x, w, b), x @ w.t() + b)
+        torch.testing.assert_close(found(x, w, None), x @ w.t())
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # as of older torch
+    assert one_dnn.__wrapped__() is None
 
 
 def test_a_class_that_never_occurs_and_one_example_change_nothing() -> None:
@@ -320,10 +369,11 @@ class Full:
 
     def __init__(self, patch: pytest.MonkeyPatch, kind: type[Stack], most: int) -> None:
         self.most, self.tried, self.failed = most, list[int](), list[ref[Stack]]()
-        self.descend = kind.descend
-        patch.setattr(kind, "descend", lambda stack, fall: self.step(stack, fall))
+        self.real = kind.step
+        patch.setattr(kind, "step", lambda stack, *looked: self.step(stack, *looked))
 
-    def step(self, stack: Stack, fall: float) -> None:
+    def step(self, stack: Stack, *looked: Any) -> Tensor:
+        fall = looked[-1]
         lanes = len(next(iter(stack.weights.values())))
         if fall < 1:
             if lanes > self.most:
@@ -333,7 +383,7 @@ class Full:
             assert not any(failed() for failed in self.failed)
         else:
             self.tried.append(lanes)
-        self.descend(stack, fall)
+        return self.real(stack, *looked)
 
 
 def test_a_batch_for_which_there_is_no_room_is_halved_to_the_same_bits(
@@ -380,15 +430,14 @@ def test_on_another_device_nothing_of_a_step_lies_elsewhere(
     kind = kind_of(fits[0], design, None, way)
     assert kind is not None
     starts = [designs.start(fit) for fit in fits]
-    stacks: dict[str, Callable[..., Stack]] = {"bmm": Dense, "vmap": Mapped}
-    stack = stacks[way](design.module, 3, True, meta)
+    kinds: dict[str, Callable[..., Stack]] = {"bmm": partial(Dense, rows=13), "vmap": Mapped}
+    stack = kinds[way](design.module, 3, True, meta)
     examples = Examples(replace(kind, device=meta), 3)
     for _ in range(2):
         stack.begin(starts, [_rates(fit) for fit in fits])
         examples.begin(fits)
         assert len(resident._RESIDENT[meta]) == 3  # sent once
-        told = stack.look(*next(examples.shuffled()))
-        stack.descend(0.5)
+        told = stack.step(*next(examples.shuffled()), 0.5)
         assert told.device == meta
 
 
