@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from parties.products import LARGE, one_dnn
+
 threshold_backward = torch.ops.aten.threshold_backward.default
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """From a module, features (n, d) and labels (n,) to the loss that is to be lowered, a scalar."""
@@ -125,14 +127,21 @@ class DenseDescent(Descent):
         self._turned = [w.t() for w in self._weights]
         self._biases = [p.detach() for p in biases]
         self._of_weights, self._of_biases = group.gradients[::2], group.gradients[1::2]
+        near = all(weight.device.type == "cpu" for weight in self._weights)
+        self._product = one_dnn() if near else None
         # By how many examples: -1 for each, and their number. There are two sizes, or three.
         self._counted: dict[int, tuple[Tensor, Tensor]] = {}
 
     def look(self, features: Tensor, targets: Tensor) -> Tensor:
         seen, out, count = list[Tensor](), features, features.shape[0]
-        for bent, turned, bias in zip(self._bent, self._turned, self._biases, strict=True):
+        swift = [self._product if count * w.numel() >= LARGE else None for w in self._weights]
+        for place, (bent, bias) in enumerate(zip(self._bent, self._biases, strict=True)):
             seen.append(out.relu_() if bent else out)
-            out = torch.addmm(bias, seen[-1], turned)
+            product = swift[place]
+            if product is None:
+                out = torch.addmm(bias, seen[-1], self._turned[place])
+            else:
+                out = product(seen[-1], self._weights[place], bias)
         told, labels = torch.log_softmax(out, 1), targets.unsqueeze(1)
         lost = functional.nll_loss(told, targets, reduction="sum")
         if count not in self._counted:
@@ -141,10 +150,17 @@ class DenseDescent(Descent):
         minus, number = self._counted[count]
         slope = told.exp_().scatter_add_(1, labels, minus).div_(number)
         for place in range(len(seen) - 1, -1, -1):
-            torch.mm(slope.t(), seen[place], out=self._of_weights[place])
             torch.sum(slope, 0, out=self._of_biases[place])
+            product, gradient = swift[place], self._of_weights[place]
+            if product is None:
+                torch.mm(slope.t(), seen[place], out=gradient)
+            else:
+                gradient.copy_(product(slope.t().contiguous(), seen[place].t(), None))
             if place:
-                slope = torch.mm(slope, self._weights[place])
+                if product is None:
+                    slope = torch.mm(slope, self._weights[place])
+                else:
+                    slope = product(slope, self._turned[place], None)
                 if self._bent[place]:
                     slope = threshold_backward(slope, seen[place], 0)
         return lost

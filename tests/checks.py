@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,10 +14,13 @@ from typing import Any, NamedTuple
 import hydra
 import numpy as np
 import pandas as pd
+import pytest
+import torch
 from flwr.app import Message, RecordDict
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
+from parties import descent, stacks
 from parties.backbones import Backbone
 from parties.backbones.canonical import Canonical
 from parties.backbones.cnn import Cnn
@@ -26,6 +30,7 @@ from parties.datasets.fashion_mnist import FILES, FashionMnist
 from parties.datasets.own import OwnData
 from parties.datasets.own.examples import EXAMPLES
 from parties.exchange import FedpactError, Packed, Weights
+from parties.products import one_dnn
 from parties.reuse import CEILING, COST, ReuseMeasure, Target
 from parties.reuse.profile import Profile, Source
 from parties.training import weights_of
@@ -42,6 +47,20 @@ class Told(NamedTuple):
     returncode: int
     stdout: str
     stderr: str
+
+
+@contextmanager
+def large_from(least: int) -> Iterator[None]:
+    """Products of so many multiplications and more by oneDNN, whatever the processor."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "AMD", "avx512_f": True})
+        product = one_dnn.__wrapped__()
+        if product is None:
+            pytest.skip("torch is built without oneDNN here")
+        for module in (descent, stacks):
+            patch.setattr(module, "one_dnn", lambda: product)
+            patch.setattr(module, "LARGE", least)
+        yield
 
 
 SMALL_LOANS = (

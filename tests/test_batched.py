@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, final
@@ -16,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from parties import batched, resident, stacks
+from parties import batched, resident
 from parties.backbones import Backbone
 from parties.backbones.cnn import Cnn
 from parties.backbones.logistic import Logistic
@@ -32,6 +31,7 @@ from parties.resident import Resident
 from parties.stacks import Dense, Mapped, Stack
 from parties.stopping.patience import Patience
 from parties.training import Training, weights_of
+from tests.checks import large_from
 
 
 def made(
@@ -96,23 +96,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@contextmanager
-def each_alone(least: int) -> Iterator[None]:
-    """Products of so many multiplications by oneDNN, whatever the processor, model by model."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "AMD", "avx512_f": True})
-        patch.setattr(stacks, "one_dnn", one_dnn.__wrapped__)
-        patch.setattr(stacks, "LARGE", least)
-        if one_dnn.__wrapped__() is None:
-            pytest.skip("torch is built without oneDNN here")
-        yield
-
-
 @pytest.mark.parametrize("least", [0, 150, 10**9])
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_fits_come_to_what_the_plain_loop_comes_to(setting: str, least: int) -> None:
     fits = [made(count, seed, **SETTINGS[setting]) for seed, count in enumerate((21, 1, 23, 8, 20))]
-    with each_alone(least):
+    with large_from(least):
         together, alone = fit_together(fits), fit_each(fits)
     check_alike(together, alone)
     assert differ(together, alone)
@@ -159,7 +147,7 @@ def companies(draw: st.DrawFn) -> list[Fit]:
 def test_a_fit_comes_to_the_same_bits_in_any_company_and_order_and_alone(
     fits: list[Fit], random: Any, room_mb: float | None, least: int
 ) -> None:
-    with each_alone(least):
+    with large_from(least):
         found = fit_together(fits, room_mb)
         order = random.sample(range(len(fits)), random.randint(1, len(fits)))
         again = fit_together([fits[place] for place in order], room_mb)
@@ -189,7 +177,7 @@ def test_large_fits_come_to_the_same_bits_in_any_company_and_alone(
         fits = [
             made(90 + seed % 3, seed, weight_decay=0.1 * (seed % 3), **wide) for seed in range(11)
         ]
-        with each_alone(least):
+        with large_from(least):
             found = fit_together(fits)
             check_alike(found, fit_each(fits))
             for place in (0, 4, 10):
