@@ -64,7 +64,7 @@ class Examples:
         self._filled = shares > 0
 
     def shuffled(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """An epoch's steps: features, labels, labels one-hot and shares; see `Stack.look`."""
+        """An epoch's steps: features, labels, labels one-hot and shares; see `Stack.step`."""
         kind, order = self._kind, np.full((self._lanes, self._rows), self._rows)
         for lane, (count, shuffle) in enumerate(zip(self._counts, self._shuffles, strict=True)):
             order[lane, self._laid(count)[0]] = torch.randperm(count, generator=shuffle).numpy()

@@ -24,10 +24,14 @@ class Image(nn.Module):
         self.side = side
 
     def forward(self, features: Tensor) -> Tensor:
-        """The images, a view of the features (n, side**2)."""
+        """The images, a view of the features (n, side**2).
+
+        Raises:
+            RuntimeError: the features are not as wide.
+        """
         if features.device.type == "cpu":
-            return features.view(-1, self.side, self.side, 1).permute(0, 3, 1, 2)
-        return features.view(-1, 1, self.side, self.side)
+            return features.view(len(features), self.side, self.side, 1).permute(0, 3, 1, 2)
+        return features.view(len(features), 1, self.side, self.side)
 
     def extra_repr(self) -> str:
         """Its side, where a module is printed."""

@@ -25,13 +25,10 @@ def one_dnn() -> Product | None:
     read: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
     processor = read()
     amd = str(processor.get("cpu_name", "")).startswith("AMD") and processor.get("avx512_f")
-    linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    if not amd or not torch._C._has_mkldnn or linear is None:
-        return None
-    call = linear.default
+    there = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return _product if amd and there else None
 
-    def product(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-        found: Tensor = call(x, w, b, "none", [], "")
-        return found
 
-    return product
+def _product(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+    found: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, w, b, "none", [], "")
+    return found

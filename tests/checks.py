@@ -20,7 +20,7 @@ from flwr.app import Message, RecordDict
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from parties import descent, stacks
+from parties import descent, fitting, stacks
 from parties.backbones import Backbone
 from parties.backbones.canonical import Canonical
 from parties.backbones.cnn import Cnn
@@ -60,7 +60,9 @@ def large_from(least: int) -> Iterator[None]:
         for module in (descent, stacks):
             patch.setattr(module, "one_dnn", lambda: product)
             patch.setattr(module, "LARGE", least)
+        fitting._used.cache_clear()  # modules that have asked already
         yield
+        fitting._used.cache_clear()
 
 
 SMALL_LOANS = (

@@ -158,9 +158,11 @@ def test_a_fit_comes_to_the_same_bits_in_any_company_and_order_and_alone(
 
 
 @pytest.mark.parametrize("least", [2_000_000, 10**9])
-@pytest.mark.parametrize(("threads", "inputs"), [(1, 785), (2, 785), (1, 784)])
+@pytest.mark.parametrize(
+    ("threads", "inputs", "pulled"), [(1, 785, False), (2, 785, True), (1, 784, True)]
+)
 def test_large_fits_come_to_the_same_bits_in_any_company_and_alone(
-    threads: int, inputs: int, least: int
+    threads: int, inputs: int, pulled: bool, least: int
 ) -> None:
     """Of sizes that the library does not do by its code for small matrices."""
     before = torch.get_num_threads()
@@ -173,9 +175,18 @@ def test_large_fits_come_to_the_same_bits_in_any_company_and_alone(
             "classes": 10,
             "epochs": 1,
         }
-        # Of every third the weights decay at another rate.
+        # Neighbours in a batch descend each at rates of its own, and some stand where they begin.
         fits = [
-            made(90 + seed % 3, seed, weight_decay=0.1 * (seed % 3), **wide) for seed in range(11)
+            made(
+                90 + seed % 3,
+                seed,
+                weight_decay=0.1 * (seed % 3 == 2),
+                learning_rate=(0.1, 0.03)[seed % 2],
+                momentum=(0.9, 0.0, 0.5)[seed % 3],
+                proximal=pulled * (0.1, 0.5)[seed % 2],
+                **wide,
+            )
+            for seed in range(11)
         ]
         with large_from(least):
             found = fit_together(fits)

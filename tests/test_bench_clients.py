@@ -150,6 +150,23 @@ def test_a_bench_that_is_told_to_end_leaves_nothing(tmp_path: Path) -> None:
     assert not [process for process in begun if Path(f"/proc/{process}").exists()]
 
 
+def test_a_process_that_nobody_knows_of_ends_with_the_bench() -> None:
+    """As one does whose start is interrupted."""
+    code = """
+import subprocess, sys
+from simulations.bench import __main__, rounds
+def rows(chosen):
+    print(subprocess.Popen(["sleep", "60"]).pid, flush=True)
+    raise KeyboardInterrupt
+rounds.rows = rows
+sys.argv = ["bench", "rounds"]
+__main__.main()
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert (told.returncode, told.stderr) == (130, "bench: stopped; nothing was written\n")
+    assert not Path(f"/proc/{int(told.stdout)}").exists()
+
+
 @pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.timeout(400)

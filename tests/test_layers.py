@@ -48,6 +48,13 @@ def test_a_cpus_images_stay_channels_last_up_to_the_end(normalization: str) -> N
     assert not any(found.is_contiguous() for found in inner if found.shape[1] > 1)
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("shape", [(10, 256), (16, 36), (4, 63)])
+def test_features_of_another_width_are_no_images(shape: tuple[int, int], device: str) -> None:
+    with pytest.raises(RuntimeError, match="invalid for input of size"):
+        Image(8)(torch.empty(shape, device=device))
+
+
 def test_elsewhere_images_are_as_torch_lays_them_out() -> None:
     images = Image(3)(torch.empty(2, 9, device="meta"))
     assert images.shape == (2, 1, 3, 3)

@@ -25,6 +25,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from parties.exchange import FedpactError
+from simulations.bench.tree import end_children
 
 # Imported late: each needs other libraries, some of which take seconds. Each has
 # add_arguments(parser) and rows(arguments) -> list[Row], which prints its lines as it measures.
@@ -77,6 +78,7 @@ def main() -> None:
     except FedpactError as fault:
         sys.exit(f"bench: {fault}")
     except KeyboardInterrupt:
+        end_children()
         print("bench: stopped; nothing was written", file=sys.stderr)
         sys.exit(130)
 

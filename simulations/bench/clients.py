@@ -49,7 +49,7 @@ PEERS = {
     PFL: "pfl_loop",
     FLOWER: "flower_tutorial",
 }
-KEEP = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"}
+KEEP = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 """What has glibc keep the memory that a process frees: else some loops get it anew every step."""
 GPU_SHARES = {"ray": 0.5, "ray, one actor": 1.0, "flower": 0.5}  # of an actor, or a client
 PATIENCE_S = 1800.0  # a row
@@ -139,7 +139,8 @@ def named_device(device: str) -> str:
 def _rows(
     workload: Workload, who: Sequence[str], repeats: int, peer: Path, device: str
 ) -> list[Row]:
-    held: dict[str, list[Held]] = {name: [] for name in who if name != TUNED or workload.ours}
+    tuned = workload.ours and device == "cpu"  # on a GPU our layers are the usual ones
+    held: dict[str, list[Held]] = {name: [] for name in who if name != TUNED or tuned}
     with tempfile.TemporaryDirectory(prefix="fedpact-bench-") as made:
         path = Path(made) / "workload.npz"
         workload.write(path)

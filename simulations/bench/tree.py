@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -44,6 +46,21 @@ def tree_memory_mb(pid: int) -> float:
                 if line.startswith("Pss:"):
                     total += int(line.split()[1])
     return total / 1024
+
+
+def end_children() -> None:
+    """Tell this process's children to end, and wait until they have.
+
+    Whoever starts a child may be interrupted before knowing of it.
+    """
+    time.sleep(0.2)  # a child that is not yet its program would not hear it
+    for process, parent, _ in _processes():
+        if parent == os.getpid():
+            with suppress(OSError):  # it ended meanwhile
+                os.kill(process, signal.SIGTERM)
+    with suppress(ChildProcessError):  # there is none left
+        while True:
+            os.wait()
 
 
 def _family(pid: int) -> dict[int, int]:

@@ -111,7 +111,8 @@ def table_of(
 
 
 def _recoverable(history: pd.DataFrame) -> pd.DataFrame:
-    return history[history[["scratch_accuracy", "ceiling"]].min(axis=1) >= RECOVERABLE]
+    both = (history["scratch_accuracy"] >= RECOVERABLE) & (history["ceiling"] >= RECOVERABLE)
+    return history[both]
 
 
 def _both(values: Array, outcome: Array) -> Array:

@@ -116,7 +116,7 @@ class ChannelsLast(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Images (n, 1, side, side)."""
-        return features.view(-1, self.side, self.side, 1).permute(0, 3, 1, 2)
+        return features.view(len(features), self.side, self.side, 1).permute(0, 3, 1, 2)
 
 
 def layers(model: str, inputs: int) -> nn.Sequential:
