@@ -348,6 +348,8 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's Ctrl-C
     sys.unraisablehook = partial(_once_more, sys.unraisablehook)
+    for stop_signal in (signal.SIGINT, signal.SIGTERM):  # when all is done there is nothing to stop
+        atexit.register(signal.signal, stop_signal, signal.SIG_IGN)
     atexit.register(gc.freeze)  # or else the interpreter's end takes seconds to look for garbage
     try:
         sys.argv[1:] = spelled_out(sys.argv[1:])

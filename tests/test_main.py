@@ -387,3 +387,21 @@ def test_a_ctrl_c_that_python_drops_is_given_again(
     assert not others
     drops(ValueError)
     assert [told.exc_type for told in others] == [ValueError]
+
+
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+def test_a_ctrl_c_when_all_is_done_does_not_change_how_it_ended(told: signal.Signals) -> None:
+    # What is registered first is called last, at the very end of the interpreter.
+    code = f"""
+import atexit, os, sys
+def late():
+    os.kill(os.getpid(), {int(told)})
+    sum(range(10**5))
+atexit.register(late)
+from simulations.__main__ import main
+sys.argv = ["fedpact", "--help"]
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("fedpact: would every firm sign?")
