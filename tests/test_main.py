@@ -391,13 +391,13 @@ def test_a_ctrl_c_that_python_drops_is_given_again(
 
 @pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
 def test_a_ctrl_c_when_all_is_done_does_not_change_how_it_ended(told: signal.Signals) -> None:
-    # Variables go when Python's own answers to signals have gone.
+    # What is registered first is called last; soon after it Python's own answer to signals goes.
     code = f"""
-import os, sys
-class Last:
-    def __del__(self, kill=os.kill, pid=os.getpid()):
-        kill(pid, {int(told)})
-last = Last()
+import atexit, os, signal, sys
+def last():
+    assert signal.getsignal({int(told)}) is signal.SIG_IGN
+    os.kill(os.getpid(), {int(told)})
+atexit.register(last)
 from simulations.__main__ import main
 sys.argv = ["fedpact", "--help"]
 main()
