@@ -21,7 +21,6 @@ from torch import nn
 from parties.backbones import Backbone
 from parties.descent import Descent, Objective, cross_entropy, descent_of
 from parties.exchange import Array
-from parties.layers import Image
 from parties.resident import sent
 from parties.training import Training, load_weights, reduced, weights_of
 
@@ -176,7 +175,7 @@ class _Used:
 
 def _forgets(part: nn.Module) -> bool:
     """Whether nothing but its tensors outlasts a call, as far as we can tell."""
-    return type(part) is Image or type(part).__module__.startswith("torch.nn.")
+    return type(part).__module__.startswith(("torch.nn.", "parties.layers"))
 
 
 @lru_cache(maxsize=8)

@@ -1,4 +1,5 @@
-"""Layers of our own, for backbones. Like most of torch's they keep nothing from call to call."""
+"""Layers of our own, for backbones. Like most of torch's they keep nothing from call to call:
+modules of them are trained again and again (`parties.fitting`)."""
 
 from __future__ import annotations
 

@@ -91,12 +91,11 @@ class Stack(ABC):
         self._common: tuple[tuple[int, ...], dict[str, Array], dict[str, Tensor]] | None = None
         self._layers = self._segments(self._values)
         self.weights, self.gradients = map(self._views, (self._values, self._gradients))
-        self._alone = tuple(alone)
         self._shared = lanes * sum(_segment(larger[name]) for name in alone)  # where these begin
         flats = [self._values, self._speeds, *([] if self._anchors is None else [self._anchors])]
         parts = [self._views(flat) for flat in flats]
         # Of each model its values, its momentum and, where there is one, its anchor.
-        self._lanes = {n: list(zip(*(p[n].unbind() for p in parts), strict=True)) for n in alone}
+        self._alone = {n: list(zip(*(p[n].unbind() for p in parts), strict=True)) for n in alone}
         # The gradient of what is only padding is never found.
         for name, shape in larger.items():
             if math.prod(shape) % SEGMENT:
@@ -214,7 +213,7 @@ class Stack(ABC):
 
     def _descend_alone(self, name: str, lane: int, gradient: Tensor) -> None:
         """Of one model, along its gradient of one tensor, which nobody needs any more."""
-        value, speed, *anchor = self._lanes[name][lane]
+        value, speed, *anchor = self._alone[name][lane]
         self._descend(_Run(self._rates[lane], [value], [gradient], [speed], anchor))
 
     def _descend(self, run: _Run) -> None:

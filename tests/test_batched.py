@@ -96,9 +96,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("least", [0, 150, 10**9])
+@pytest.mark.parametrize("least", [0, 150, None])
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_fits_come_to_what_the_plain_loop_comes_to(setting: str, least: int) -> None:
+def test_fits_come_to_what_the_plain_loop_comes_to(setting: str, least: int | None) -> None:
     fits = [made(count, seed, **SETTINGS[setting]) for seed, count in enumerate((21, 1, 23, 8, 20))]
     with large_from(least):
         together, alone = fit_together(fits), fit_each(fits)
@@ -142,10 +142,10 @@ def companies(draw: st.DrawFn) -> list[Fit]:
     companies(),
     st.randoms(use_true_random=False),
     st.sampled_from([None, 0.2, 0.05]),
-    st.sampled_from([0, 500, 10**9]),
+    st.sampled_from([0, 500, None]),
 )
 def test_a_fit_comes_to_the_same_bits_in_any_company_and_order_and_alone(
-    fits: list[Fit], random: Any, room_mb: float | None, least: int
+    fits: list[Fit], random: Any, room_mb: float | None, least: int | None
 ) -> None:
     with large_from(least):
         found = fit_together(fits, room_mb)
@@ -157,12 +157,12 @@ def test_a_fit_comes_to_the_same_bits_in_any_company_and_order_and_alone(
         check_same(found[some], fit_together([fits[some]], room_mb)[0])
 
 
-@pytest.mark.parametrize("least", [2_000_000, 10**9])
+@pytest.mark.parametrize("least", [2_000_000, None])
 @pytest.mark.parametrize(
     ("threads", "inputs", "pulled"), [(1, 785, False), (2, 785, True), (1, 784, True)]
 )
 def test_large_fits_come_to_the_same_bits_in_any_company_and_alone(
-    threads: int, inputs: int, pulled: bool, least: int
+    threads: int, inputs: int, pulled: bool, least: int | None
 ) -> None:
     """Of sizes that the library does not do by its code for small matrices."""
     before = torch.get_num_threads()

@@ -127,6 +127,24 @@ def test_engines_stand_beside_a_loop_with_their_own_layers_where_these_are_speci
     assert beside["tuned plain loop", "plain loop"] == 0.5
 
 
+def test_the_tuned_loop_is_run_with_our_layers_and_keeps_its_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[list[str], dict[str, str]]] = []
+
+    def start(command: list[str], env: dict[str, str], **_: Any) -> None:
+        seen.append((command, env))
+        raise FedpactError("seen")
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    for name in ("tuned plain loop", "plain loop"):
+        with pytest.raises(FedpactError, match="seen"):
+            clients._hold(name, WORKLOADS["cnn"], Path("cnn.npz"), Path(), "cpu")
+    (tuned, kept), (usual, not_kept) = seen
+    assert tuned == [*usual, "cnn:channels_last"]
+    assert kept == not_kept | clients.KEEP
+
+
 def test_a_bench_that_is_told_to_end_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "simulations.bench", "clients"]
     running = subprocess.Popen(

@@ -89,7 +89,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--who",
         nargs="+",
         default=list(names),
-        help=f"which rows: some of {', '.join(map(repr, names))} (all)",
+        help=f"which rows: some of {', '.join(map(repr, names))} (all); {TUNED!r} is the cnn's, on "
+        "a CPU: it has our layers, and keeps its memory",
     )
     parser.add_argument(
         "--device",
