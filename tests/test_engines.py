@@ -126,6 +126,11 @@ def inline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+@pytest.fixture(scope="module")
+def batched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return hold(tmp_path_factory.mktemp("batched") / "heart", *SMALL_HEART, "engine=batched")
+
+
 def test_the_small_study_tells_contracts_apart(inline: dict[str, Path]) -> None:
     """Or else equal bytes on two engines would prove little."""
     folder = RunFolder(inline["loans"])
@@ -206,10 +211,17 @@ def test_a_batched_study_that_is_gone_on_with_ends_in_the_same_bytes(tmp_path: P
     assert (sessions(folder), models(folder)) == before
 
 
-def test_batched_refuses_a_meter_that_counts_the_whole_process(tmp_path: Path) -> None:
-    words = (*SMALL_HEART, "engine=batched", "energy=codecarbon")
-    with pytest.raises(FedpactError, match=r"cleveland\.energy is CodeCarbon.*Use energy=watts"):
+@pytest.mark.parametrize(
+    "batching", [("engine=batched",), ("engine=ray", "engine.workers=1", "engine.batched=true")]
+)
+def test_batched_refuses_a_meter_that_counts_the_whole_process(
+    batching: tuple[str, ...], tmp_path: Path
+) -> None:
+    words, before = (*SMALL_HEART, *batching, "energy=codecarbon"), children()
+    problem = rf"cleveland\.energy is CodeCarbon.*{batching[-1]}.*Use energy=watts"
+    with pytest.raises(FedpactError, match=problem):
         hold(tmp_path / "run", *words)
+    assert children() == before
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +255,18 @@ def test_ray_gives_the_same_bytes_as_inline(
     assert models(found) == models(inline[study])
     if study == "loans":
         check_audit(found)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ray_with_batches_gives_the_same_bytes_as_batched(
+    workers: int, batched: Path, inline: dict[str, Path], tmp_path: Path, ray_pool: Any
+) -> None:
+    words = ("engine=ray", f"engine.workers={workers}", "engine.num_cpus=0.5")
+    found = hold(tmp_path / "ray", *SMALL_HEART, *words, "engine.batched=true")
+    assert sessions(found) == sessions(batched)
+    assert models(found) == models(batched)
+    assert models(found) != models(inline["heart"])  # or else nothing was batched
 
 
 @pytest.mark.ray
@@ -481,6 +505,7 @@ def test_ray_is_gone_when_the_command_is_told_to_end(tmp_path: Path) -> None:
         (("engine=ray", "engine.num_gpus=1e-5"), "legal is 0, or a number >= 0.0001"),
         (("engine=ray", "engine.num_gpus=1.5"), "num_gpus is 1.5; legal is a share of one GPU"),
         (("engine=flower", "engine.num_cpus=0.5"), "whole CPUs"),
+        (("engine=ray", "engine.batched=1"), "engine.batched is 1; legal are true and false"),
         (("engine=ray", "engine.address=10.0.0.1"), "'10.0.0.1'; legal are null .* HOST:PORT"),
         (("engine=ray", "engine.address=ray://h:10001"), "as `ray start --head` prints it"),
         (("engine=batched", "engine.room_mb=0"), "engine.room_mb is 0"),

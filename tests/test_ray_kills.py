@@ -18,6 +18,7 @@ import pytest
 from parties.files import digest
 from simulations.conclude import conclude
 from simulations.engines import Job, apps
+from simulations.engines.lockstep import all_together
 from simulations.engines.ray_actors import RayActors
 from simulations.results import RunFolder
 from simulations.study import study_of
@@ -74,18 +75,33 @@ def actors() -> Iterator[list[Any]]:
     RayActors().close()
 
 
-def hold_on_ray(folder: Path, actors: list[Any], maker: str) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def batched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("batched")
+    apps.hold_here(job_in(folder), all_together)
+    return told(folder)
+
+
+def hold_on_ray(
+    folder: Path, actors: list[Any], maker: str, batched: bool = False
+) -> dict[str, Any]:
     from simulations.engines.ray_crew import RayCrew
 
     job = job_in(folder)
-    apps.hold_direct(job, lambda _, arguments: RayCrew(actors, maker, arguments, job.firms))
+    apps.hold_direct(
+        job, lambda _, arguments: RayCrew(actors, maker, arguments, job.firms, batched)
+    )
     return told(folder)
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_any_number_of_workers_that_answer_in_any_order_come_to_the_bytes_of_inline(
-    workers: int, inline: dict[str, Any], actors: list[Any], tmp_path: Path
+def test_any_number_of_workers_that_answer_in_any_order_come_to_the_same_bytes(
+    workers: int,
+    inline: dict[str, Any],
+    batched: dict[str, Any],
+    actors: list[Any],
+    tmp_path: Path,
 ) -> None:
     import ray
 
@@ -93,7 +109,10 @@ def test_any_number_of_workers_that_answer_in_any_order_come_to_the_bytes_of_inl
 
     crowd = start_workers(workers, 0, 0)
     try:
-        assert hold_on_ray(tmp_path, crowd, "tests.late_firm:late_firm") == inline
+        late = "tests.late_firm:late_firm"
+        assert hold_on_ray(tmp_path / "one by one", crowd, late) == inline
+        assert hold_on_ray(tmp_path / "batched", crowd, late, batched=True) == batched
+        assert batched["models"] != inline["models"]
     finally:
         for worker in crowd:
             ray.kill(worker)
@@ -150,9 +169,16 @@ KILLS = [one, two_at_once, twice_in_a_row, *[one] * 15, two_at_once, twice_in_a_
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("case", range(len(KILLS)))
+@pytest.mark.parametrize(
+    ("case", "together"), [(case, case % 2 == 1) for case in range(len(KILLS))]
+)
 def test_a_worker_killed_in_a_round_is_replaced_and_no_byte_differs(
-    case: int, inline: dict[str, Any], actors: list[Any], tmp_path: Path
+    case: int,
+    together: bool,
+    inline: dict[str, Any],
+    batched: dict[str, Any],
+    actors: list[Any],
+    tmp_path: Path,
 ) -> None:
     import ray
 
@@ -162,10 +188,10 @@ def test_a_worker_killed_in_a_round_is_replaced_and_no_byte_differs(
     killed: list[int] = []
     at = threading.Thread(target=kill_in_a_round, args=(tmp_path, KILLS[case], rng, killed))
     at.start()
-    found = hold_on_ray(tmp_path, actors, "simulations.engines.apps:firm")
+    found = hold_on_ray(tmp_path, actors, "simulations.engines.apps:firm", together)
     at.join()
     assert killed
-    assert found == inline
+    assert found == (batched if together else inline)
     ray.get([actor.__ray_ready__.remote() for actor in actors])
     assert len(workers_now()) == 2
     assert not set(workers_now()) & set(killed)

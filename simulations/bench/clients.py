@@ -39,6 +39,7 @@ ENGINES = {
     "batched": "batched",
     "ray": "ray",
     "ray, one actor": "ray engine.workers=1",
+    "ray, batched": "ray engine.batched=true",
     "flower": "flower",
 }
 MODEL = "model.npz"
@@ -51,10 +52,11 @@ PEERS = {
 }
 KEEP = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 """What has glibc keep the memory that a process frees: else some loops get it anew every step."""
-GPU_SHARES = {"ray": 0.5, "ray, one actor": 1.0, "flower": 0.5}  # of an actor, or a client
+GPU_SHARES = {"ray": 0.5, "ray, one actor": 1.0, "ray, batched": 0.5, "flower": 0.5}
+"""Of an actor, or a client."""
 PATIENCE_S = 1800.0  # a row
 LOOK_S = 0.3  # between two looks at the memory
-MOST_MB = {"inline": 450, "ray": 1300}
+MOST_MB = {"inline": 450, "ray": 1300, "ray, batched": 1300}
 OVER_FLOWER = 1.1  # what engine=flower may take of bare Flower's CPU
 
 
@@ -254,7 +256,7 @@ def _beside_flower(workload: Workload, held: Mapping[str, Sequence[Held]]) -> li
     if FLOWER not in held:
         return []
     found = []
-    for name in ("inline", "ray", "flower"):
+    for name in ("inline", "ray", "ray, batched", "flower"):
         if name not in held:
             continue
         pairs = list(zip(held[name], held[FLOWER], strict=True))

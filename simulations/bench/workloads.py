@@ -31,6 +31,8 @@ COMMON = (
     *("training.momentum=0.9", "partition.least=1"),
 )
 
+RAYS = ("ray", "ray, one actor", "ray, batched")  # as `simulations.bench.clients` calls them
+
 
 @final
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ WORKLOADS = {
             "mlp:32",
             ("parties=ten_digits", "backbone=mlp", "backbone.widths=[32]", "training.batch_size=5"),
             rounds=20,
-            bars={"inline": 1.5, "ray": 1.3, "ray, one actor": 1.3},
+            bars={"inline": 1.5} | dict.fromkeys(RAYS, 1.3),
             less_than_flower=7,
         ),
         Workload(
@@ -139,7 +141,7 @@ WORKLOADS = {
                 "training.learning_rate=0.05",
             ),
             rounds=8,
-            bars={"inline": 1.2, "ray": 1.3, "ray, one actor": 1.3},
+            bars={"inline": 1.2} | dict.fromkeys(RAYS, 1.3),
             less_than_flower=7,
         ),
         Workload(
@@ -150,7 +152,7 @@ WORKLOADS = {
                 *("backbone=cnn", "training.batch_size=32", "training.learning_rate=0.05"),
             ),
             rounds=5,
-            bars={"inline": 1.1, "ray": 1.3, "ray, one actor": 1.3},
+            bars={"inline": 1.1} | dict.fromkeys(RAYS, 1.3),
             less_than_flower=2.5,
             ours="cnn:channels_last",
         ),

@@ -22,9 +22,9 @@ from simulations.build import sha256
 from simulations.docket import RunDocket
 from simulations.engines import Job, in_turn
 from simulations.engines.config_keys import CONFIG, DIGEST, FOLDER, PARTY
-from simulations.engines.direct import Crew, Direct, Here, Together
+from simulations.engines.direct import Crew, Direct, Here
 from simulations.engines.firms import firm, log_to, parsed
-from simulations.engines.one_firm import OneFirm
+from simulations.engines.one_firm import OneFirm, Together
 from simulations.results import RunFolder
 from simulations.study import study_of
 

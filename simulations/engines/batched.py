@@ -59,13 +59,7 @@ class Batched(Engine):
         ]
 
     def hold(self, job: Job) -> None:
-        for name, party in json.loads(job.config)["parties"].items():
-            if str(party.get("energy", {}).get("_target_", "")).endswith(".CodeCarbon"):
-                raise FedpactError(
-                    f"parties.{name}.energy is CodeCarbon, which counts a process, and with "
-                    "engine=batched all firms train in one at a time; legal is a meter of the "
-                    "firm's own seconds. Use energy=watts, or engine=inline."
-                )
+        check_meters(job, "engine=batched")
         from simulations.engines.apps import hold_here
 
         hold_here(job, self.together)
@@ -85,6 +79,24 @@ class Batched(Engine):
     def close(self) -> None:
         """Forget the trainings."""
         self._memories.clear()
+
+
+def check_meters(job: Job, batching: str) -> None:
+    """Whether each firm's meter can tell its own part of a batch.
+
+    Args:
+        batching: the words of the command that ask for batches.
+
+    Raises:
+        FedpactError: one of them cannot.
+    """
+    for name, party in json.loads(job.config)["parties"].items():
+        if str(party.get("energy", {}).get("_target_", "")).endswith(".CodeCarbon"):
+            raise FedpactError(
+                f"parties.{name}.energy is CodeCarbon, which counts a process, and with {batching} "
+                "firms of one process train at a time; legal is a meter of the firm's own seconds. "
+                "Use energy=watts, or engine=inline."
+            )
 
 
 def _number(value: object) -> bool:

@@ -32,13 +32,16 @@ from parties.exchange import (
 from server.intake import Limits, UnacceptableError, accept
 from server.transport import OPERATOR, Answers, Sent, check_enrolled, enough, sent
 from simulations.engines import in_turn
-from simulations.engines.one_firm import Reply, Told, arrays_of, keep_from_writing, reply_of
+from simulations.engines.one_firm import (
+    Reply,
+    Together,
+    Told,
+    arrays_of,
+    keep_from_writing,
+    reply_of,
+)
 
 log = logging.getLogger("fedpact")
-
-Call = Callable[[], Answer]
-Together = Callable[[Sequence[Call]], Sequence[Answer]]
-"""Makes several calls and gives their answers in order; the first that fails, raises."""
 
 
 class Crew(Protocol):

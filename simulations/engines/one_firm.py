@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, final
 
@@ -18,6 +18,10 @@ from parties.exchange.packing import PLAIN
 from parties.memory import Memory
 
 log = logging.getLogger("fedpact")
+
+Call = Callable[[], Answer]
+Together = Callable[[Sequence[Call]], Sequence[Answer]]
+"""Makes several calls and gives their answers in order; the first that fails, raises."""
 
 
 @final

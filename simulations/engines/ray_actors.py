@@ -10,12 +10,14 @@ import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, final
 
 import numpy as np
 
 from parties.exchange import FedpactError
 from simulations.engines import Engine, EngineError, Job, one_ray
+from simulations.engines.batched import check_meters
 from simulations.engines.placement import UNIT, gpus_for, room_for
 from simulations.source import code_digest
 
@@ -36,12 +38,16 @@ class RayActors(Engine):
         workers: actors (never more than firms).
         num_cpus, num_gpus: shares of one actor.
         address: None starts Ray on this machine, "auto" or "HOST:PORT" joins a cluster.
+        batched: the small models of an actor's firms train side by side, to the bits of
+            engine=batched (see there), for any number of actors; else one by one, to those of
+            engine=inline.
     """
 
     workers: int = 2
     num_cpus: float = 1.0
     num_gpus: float = 0.0
     address: str | None = None
+    batched: bool = False
 
     # One Ray and one set of warm actors a process, shared by all jobs of a sweep.
     _pools: ClassVar[dict[tuple[int, float, float, str | None], list[Any]]] = {}
@@ -72,6 +78,8 @@ class RayActors(Engine):
                 f"engine.num_gpus is {self.num_gpus:g}; legal is a share of one GPU (0 to 1), or "
                 "whole GPUs. Set engine.num_gpus=0.5, or 2."
             )
+        if not isinstance(self.batched, bool):
+            raise FedpactError(f"engine.batched is {self.batched!r}; legal are true and false.")
 
     def plan(self, devices: Mapping[str, str]) -> list[str]:
         firms = len(devices)
@@ -80,9 +88,11 @@ class RayActors(Engine):
         trained = check_share(devices, self.num_gpus)
         self.check(workers)
         asked = f" (of {self.workers} that are asked for)" if workers < self.workers else ""
+        company = ", side by side where that can be" if self.batched else ""
         return [
             f"ray: {workers} actors{asked} x {self.num_cpus:g} CPU, {self.num_gpus:g} GPU on "
             f"{where}; {firms} firms, one message an actor a round; they train on {trained}"
+            f"{company}"
         ]
 
     def check(self, workers: int) -> None:
@@ -97,12 +107,15 @@ class RayActors(Engine):
 
     def hold(self, job: Job) -> None:
         self.plan(job.devices)
+        if self.batched:
+            check_meters(job, "engine.batched=true")
         import_ray()
         from simulations.engines.apps import hold_direct
         from simulations.engines.ray_crew import RayCrew
 
         actors = self.start(min(self.workers, len(job.firms)))
-        hold_direct(job, lambda maker, arguments: RayCrew(actors, maker, arguments, job.firms))
+        crew_of = partial(RayCrew, actors, names=job.firms, batched=self.batched)
+        hold_direct(job, crew_of)
 
     def check_cluster(self, workers: int) -> None:
         """Whether the Ray that was joined has room for so many workers; else it is left.

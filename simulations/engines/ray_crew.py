@@ -15,8 +15,9 @@ import ray
 
 from parties.exchange import Declaration, Request
 from parties.memory import Memory
+from simulations.engines import in_turn
 from simulations.engines.bundle import Bundle
-from simulations.engines.one_firm import OneFirm, Reply, reply_of
+from simulations.engines.one_firm import OneFirm, Reply, Together, reply_of
 from simulations.engines.placement import largest_first
 from simulations.source import code_digest
 
@@ -36,11 +37,11 @@ def start_workers(count: int, num_cpus: float, num_gpus: float) -> list[Any]:
 
 @final
 class Worker:
-    """What one Ray actor does: answers for its firms, one after the other."""
+    """What one Ray actor does: answers for its firms."""
 
     def __init__(self) -> None:
-        self._job, self._opened = "", Bundle.of(None)
-        self._firms: dict[str, OneFirm] = {}
+        self._job, self._firms = "", dict[str, OneFirm]()
+        self._together: Together = in_turn
 
     def code(self) -> str:
         """The sha256 of the code that it runs."""
@@ -65,16 +66,17 @@ class Worker:
         if job != self._job:
             if opened is None:
                 return None
-            self._firms, self._job, self._opened = {}, job, opened
+            self._maker, self._arguments, batched = opened.open()
+            self._together = _side_by_side() if batched else in_turn
+            self._firms, self._job = {}, job
             gc.unfreeze()
         requests: list[Request] = [question.open() for question in questions]
         before = len(self._firms)
-        told = Bundle.of(
-            [
-                reply_of(self._firm(name).answer(requests[place]), facts)
-                for name, place in zip(names, places, strict=True)
-            ]
-        )
+        calls = [
+            partial(self._firm(name).answer, requests[place])
+            for name, place in zip(names, places, strict=True)
+        ]
+        told = Bundle.of([reply_of(answer, facts) for answer in self._together(calls)])
         if len(self._firms) > before:
             # They stay for the whole job: Python need not look in them again for what may go, which
             # takes as long as some rounds of small models.
@@ -83,11 +85,17 @@ class Worker:
 
     def _firm(self, name: str) -> OneFirm:
         if name not in self._firms:
-            reference, arguments = self._opened.open()
-            module, maker = reference.split(":")
-            firm = getattr(importlib.import_module(module), maker)(name, *arguments)
+            module, maker = self._maker.split(":")
+            firm = getattr(importlib.import_module(module), maker)(name, *self._arguments)
             self._firms[name] = OneFirm(name, firm.answer, Memory(), spared=True)
         return self._firms[name]
+
+
+def _side_by_side() -> Together:
+    """Calls whose trainings are done together. (Who trains one by one need not import it.)"""
+    from simulations.engines.lockstep import all_together
+
+    return all_together
 
 
 @final
@@ -113,13 +121,19 @@ class RayCrew:
         maker: what makes a firm, as "module:function"; it is given the firm's name and `arguments`.
         names: the firms; one belongs to one actor for the whole job, from the moment on when all
             have said how many examples they have.
+        batched: an actor's firms that are asked together train together.
     """
 
     def __init__(
-        self, actors: Sequence[Any], maker: str, arguments: tuple[Any, ...], names: Sequence[str]
+        self,
+        actors: Sequence[Any],
+        maker: str,
+        arguments: tuple[Any, ...],
+        names: Sequence[str],
+        batched: bool = False,
     ) -> None:
         self._actors, self._job = list(actors), os.urandom(8).hex()
-        self._opened = ray.put(Bundle.of((maker, arguments)))
+        self._opened = ray.put(Bundle.of((maker, arguments, batched)))
         self._home = {name: i % len(actors) for i, name in enumerate(sorted(names))}
         self._asked = False
 
