@@ -79,7 +79,8 @@ def hold(config: DictConfig, folder_path: Path, overrides: list[str]) -> int:
         return 0
     if config["dry_run"]:
         study = study_of(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
-        terminal.print_plan(study, build(config["engine"]), as_json=config["format"] == "json")
+        plan = build(config["engine"]).plan(Job(as_text(config), folder_path, study.names))
+        terminal.print_plan(study, plan, as_json=config["format"] == "json")
         terminal.print_folder(folder_path.resolve())
         return 0
     verdict, spent = _hold_one(config, folder_path, overrides)
@@ -106,7 +107,8 @@ def _hold_one(
     text = as_text(config)
     study = study_of(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     engine: Engine = build(config["engine"])
-    plan = engine.plan(study.devices)
+    job = Job(text, folder_path, study.names)
+    plan = engine.plan(job)
     folder = RunFolder(folder_path)
     shown = config["progress"] == "auto"
     with folder.lock():
@@ -122,7 +124,7 @@ def _hold_one(
         sessions = len(list(study.cases()))
         with _to_go_on_with(folder.path):
             with terminal.watching(folder, sessions, len(study.names), shown):
-                engine.hold(Job(text, folder.path, study.names))
+                engine.hold(job)
             verdict = conclude(study, folder)
             spent = time.process_time() - started
             folder.write_json(
@@ -193,7 +195,7 @@ def _compare(config: DictConfig, folder_path: Path, overrides: list[str]) -> Non
         whole = hydra.compose("config", [*watched, *more])
         try:
             study = study_of(OmegaConf.to_container(whole, resolve=True))  # type: ignore[arg-type]
-            build(whole["engine"]).plan(study.devices)
+            build(whole["engine"]).plan(Job(as_text(whole), folder_path, study.names))
         except FedpactError as fault:
             raise FedpactError(f"compare, {setting} under {method}: {fault}") from fault
     if any(word.split("=")[0] == "strategy" for word in watched) and all(

@@ -109,11 +109,6 @@ class Study:
                 self._check_own_cases()
 
     @property
-    def devices(self) -> dict[str, str]:
-        """Firm -> its `training.device`."""
-        return {name: self.firms[name].training.device for name in self.names}
-
-    @property
     def names(self) -> tuple[str, ...]:
         """The firms, ordered by name."""
         return tuple(sorted(self.firms))

@@ -8,7 +8,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
@@ -31,7 +31,6 @@ from rich.table import Table
 
 from server.verdict import interval_name
 from simulations.compare import Plan, interval_names
-from simulations.engines import Engine
 from simulations.prices import price_lines
 from simulations.privacy import noise_lines
 from simulations.results import RunFolder
@@ -119,13 +118,13 @@ def _latest(folder: RunFolder) -> str:
         return "starting"
 
 
-def print_plan(study: Study, engine: Engine, as_json: bool) -> None:
+def print_plan(study: Study, plan: Sequence[str], as_json: bool) -> None:
     """What a run would do: firms, parameters, messages and bytes a round, actors and shares."""
     console = _console()
     declared = study.declarations()
     if as_json:
         firms = {name: dataclasses.asdict(d) for name, d in declared.items()}
-        lines = plan_lines(study, engine)
+        lines = plan_lines(study, plan)
         print(json.dumps({"study": study.name, "firms": firms, "plan": lines}, indent=2))
         return
     table = Table(
@@ -144,13 +143,13 @@ def print_plan(study: Study, engine: Engine, as_json: bool) -> None:
             f"{4 * sum(sizes) / 1e3:,.1f}",
         )
     console.print(table)
-    for line in plan_lines(study, engine):
+    for line in plan_lines(study, plan):
         console.print(line)
     console.print("Nothing was trained. Run it without dry_run=true.")
 
 
-def plan_lines(study: Study, engine: Engine) -> list[str]:
-    """The plan's figures in words."""
+def plan_lines(study: Study, plan: Sequence[str]) -> list[str]:
+    """The plan's figures in words, the engine's plan last."""
     declared = study.declarations()
     lines = []
     for contract in study.contracts.values():
@@ -167,7 +166,7 @@ def plan_lines(study: Study, engine: Engine) -> list[str]:
         )
     sessions = len(study.contracts) * len(study.seeds)
     lines.append(f"{sessions} sessions in all")
-    return [*lines, *engine.plan(study.devices)]
+    return [*lines, *plan]
 
 
 def print_verdict(

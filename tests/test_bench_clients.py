@@ -72,6 +72,11 @@ def test_all_firms_of_a_workload_can_be_built() -> None:
             assert build(parties["firm_0007"]).dataset.client == 7
 
 
+def test_bars_are_of_rows_that_there_are() -> None:
+    for work in WORKLOADS.values():
+        assert set(work.bars) <= set(clients.ENGINES)
+
+
 def test_who_is_not_known_is_refused() -> None:
     with pytest.raises(FedpactError, match=r"--who has \['inlin'\]; legal are 'plain loop'"):
         clients.rows(chosen("--who", "inlin"))

@@ -35,6 +35,7 @@ from tests.checks import (
     plain,
     run_config,
 )
+from tests.failing_firm import FAILS
 from tests.inline_grid import InlineGrid
 from tests.test_walls import check_audit
 
@@ -212,15 +213,24 @@ def test_a_batched_study_that_is_gone_on_with_ends_in_the_same_bytes(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "batching", [("engine=batched",), ("engine=ray", "engine.workers=1", "engine.batched=true")]
+    ("batching", "remedy"),
+    [
+        (("engine=batched",), "engine=inline"),
+        (("engine=ray", "engine.workers=1", "engine.batched=true"), "engine.batched=false"),
+    ],
 )
-def test_batched_refuses_a_meter_that_counts_the_whole_process(
-    batching: tuple[str, ...], tmp_path: Path
+def test_batches_refuse_a_meter_that_counts_the_whole_process(
+    batching: tuple[str, ...], remedy: str, tmp_path: Path
 ) -> None:
-    words, before = (*SMALL_HEART, *batching, "energy=codecarbon"), children()
-    problem = rf"cleveland\.energy is CodeCarbon.*{batching[-1]}.*Use energy=watts"
-    with pytest.raises(FedpactError, match=problem):
-        hold(tmp_path / "run", *words)
+    words = (*SMALL_HEART, *batching, "energy=codecarbon")
+    config, before = plain(*words), children()
+    job = Job(json.dumps(config), tmp_path, tuple(sorted(config["parties"])))
+    engine = build(config["engine"])
+    for refused in (engine.plan, engine.hold):
+        with pytest.raises(
+            FedpactError, match=rf"cleveland\.energy is CodeCarbon.*Set energy=watts, or {remedy}\."
+        ):
+            refused(job)
     assert children() == before
 
 
@@ -258,15 +268,52 @@ def test_ray_gives_the_same_bytes_as_inline(
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("workers", "room_mb"), [(1, "null"), (2, "1e-9"), (2, "null"), (4, "null")]
+)
 def test_ray_with_batches_gives_the_same_bytes_as_batched(
-    workers: int, batched: Path, inline: dict[str, Path], tmp_path: Path, ray_pool: Any
+    workers: int,
+    room_mb: str,
+    batched: Path,
+    inline: dict[str, Path],
+    tmp_path: Path,
+    ray_pool: Any,
 ) -> None:
     words = ("engine=ray", f"engine.workers={workers}", "engine.num_cpus=0.5")
-    found = hold(tmp_path / "ray", *SMALL_HEART, *words, "engine.batched=true")
-    assert sessions(found) == sessions(batched)
-    assert models(found) == models(batched)
-    assert models(found) != models(inline["heart"])  # or else nothing was batched
+    words = (*words, "engine.batched=true", f"engine.room_mb={room_mb}")
+    found = hold(tmp_path / "ray", *SMALL_HEART, *words)
+    # Where there is room for no batch, all train one by one.
+    expected, other = batched, inline["heart"]
+    if room_mb != "null":
+        expected, other = other, expected
+    assert sessions(found) == sessions(expected)
+    assert models(found) == models(expected)
+    assert models(found) != models(other)
+    told = [(folder / "messages.csv").read_bytes() for folder in (found, expected)]
+    assert told[0] == told[1]
+
+
+@pytest.mark.ray
+def test_a_firm_that_fails_in_a_batch_harms_nobody_else(tmp_path: Path, ray_pool: Any) -> None:
+    """It trains with the others, and then has no answer."""
+    outcomes = []
+    for batched in (True, False):
+        folder = tmp_path / str(batched)
+        folder.mkdir()
+        crew, _, job = crew_of(
+            folder, *SMALL_HEART, maker="tests.failing_firm:failing_firm", batched=batched
+        )
+        apps.hold_direct(job, lambda maker, arguments, crew=crew: crew)
+        rows = pd.read_csv(folder / "rounds.csv")
+        outcomes.append(rows[rows.contract == "train_sharing"])
+    together, apart = outcomes
+    words = ["seed", "round", "epoch", "firm", "examples", "status"]
+    pd.testing.assert_frame_equal(together[words], apart[words])
+    np.testing.assert_allclose(together.loss, apart.loss, rtol=0, atol=1e-5)
+    assert set(together.status[together.firm == FAILS]) == {"excluded"}
+    others = together[together.firm != FAILS]
+    assert set(others.status) == {"ok"}
+    assert others.firm.nunique() == 3
 
 
 @pytest.mark.ray
@@ -318,7 +365,12 @@ def test_the_messages_of_ray_are_those_of_inline(
     assert told.read_bytes() == sent.read_bytes()
 
 
-def crew_of(folder: Path, *overrides: str) -> tuple[Any, list[Any], Job]:
+def crew_of(
+    folder: Path,
+    *overrides: str,
+    maker: str = "simulations.engines.apps:firm",
+    batched: bool = False,
+) -> tuple[Any, list[Any], Job]:
     """Firms of a study in two of Ray's actors, these, and the job."""
     from simulations.engines.ray_crew import RayCrew
 
@@ -326,16 +378,17 @@ def crew_of(folder: Path, *overrides: str) -> tuple[Any, list[Any], Job]:
     job = Job(json.dumps(config), folder, tuple(sorted(config["parties"])))
     actors = RayActors(workers=2, num_cpus=0.5).start(2)
     arguments = (job.config, sha256(job.config), str(folder))
-    return RayCrew(actors, "simulations.engines.apps:firm", arguments, job.firms), actors, job
+    return RayCrew(actors, maker, arguments, job.firms, batched), actors, job
 
 
 @pytest.mark.ray
+@pytest.mark.parametrize("together", [False, True])
 def test_a_killed_actor_comes_back_and_nothing_changes(
-    inline: dict[str, Path], tmp_path: Path, ray_pool: Any
+    together: bool, inline: dict[str, Path], batched: Path, tmp_path: Path, ray_pool: Any
 ) -> None:
     import ray
 
-    crew, actors, job = crew_of(tmp_path, *SMALL_LOANS)
+    crew, actors, job = crew_of(tmp_path, *SMALL_HEART, batched=together)
 
     class Killing:
         names, asked = crew.names, 0
@@ -349,7 +402,9 @@ def test_a_killed_actor_comes_back_and_nothing_changes(
     killing = Killing()
     apps.hold_direct(job, lambda maker, arguments: killing)
     assert killing.asked > 11
-    assert sessions(tmp_path) == sessions(inline["loans"])
+    expected = batched if together else inline["heart"]
+    assert sessions(tmp_path) == sessions(expected)
+    assert models(tmp_path) == models(expected)
 
 
 @pytest.mark.ray
@@ -506,6 +561,8 @@ def test_ray_is_gone_when_the_command_is_told_to_end(tmp_path: Path) -> None:
         (("engine=ray", "engine.num_gpus=1.5"), "num_gpus is 1.5; legal is a share of one GPU"),
         (("engine=flower", "engine.num_cpus=0.5"), "whole CPUs"),
         (("engine=ray", "engine.batched=1"), "engine.batched is 1; legal are true and false"),
+        (("engine=ray", "engine.room_mb=5"), "room_mb is 5 and engine.batched false: .* nothing"),
+        (("engine=ray", "engine.batched=true", "engine.room_mb=0"), "engine.room_mb is 0"),
         (("engine=ray", "engine.address=10.0.0.1"), "'10.0.0.1'; legal are null .* HOST:PORT"),
         (("engine=ray", "engine.address=ray://h:10001"), "as `ray start --head` prints it"),
         (("engine=batched", "engine.room_mb=0"), "engine.room_mb is 0"),
@@ -536,12 +593,25 @@ def test_more_than_the_machine_has_is_refused_before_anything_starts(
     assert children() == before
 
 
+def test_a_plan_says_where_batches_gain_nothing() -> None:
+    config = plain(*SMALL_HEART)
+    job = Job(json.dumps(config), Path(), tuple(sorted(config["parties"])))
+    for workers, told in ((2, "CPUs, side by side where that can be"), (4, "gains nothing")):
+        (line,) = RayActors(workers=workers, num_cpus=0, batched=True).plan(job)
+        assert line.endswith(told)
+
+
+def job_on(device: str) -> Job:
+    """Of one firm, which trains there."""
+    return Job(json.dumps({"parties": {"a": {"training": {"device": device}}}}), Path(), ("a",))
+
+
 def test_flower_says_what_to_lower(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flower, "gpus_here", lambda: 0)
     with pytest.raises(FedpactError, match=r"no firm could run.* Lower them"):
-        FlowerSimulation(num_cpus=512).plan({"a": "cpu"})
+        FlowerSimulation(num_cpus=512).plan(job_on("cpu"))
     with pytest.raises(FedpactError, match=r"no firm could run.* Set engine\.num_gpus=0"):
-        FlowerSimulation(num_gpus=0.5).plan({"a": "auto"})
+        FlowerSimulation(num_gpus=0.5).plan(job_on("auto"))
 
 
 def test_a_gpu_that_an_actor_would_not_see_is_refused_before_anything_starts(

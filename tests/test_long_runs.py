@@ -206,8 +206,9 @@ def held(config: DictConfig, folder: Path, engine: Engine) -> str:
     folder.mkdir()
     text = as_text(config)
     study = study_of(json.loads(text))
-    engine.plan(dict.fromkeys(study.names, "cpu"))
-    engine.hold(Job(text, folder, study.names))
+    job = Job(text, folder, study.names)
+    engine.plan(job)
+    engine.hold(job)
     verdict = conclude(study, RunFolder(folder))
     write_report(study, RunFolder(folder), verdict)
     with (folder / "rounds.csv").open(newline="") as file:

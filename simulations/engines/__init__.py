@@ -7,8 +7,9 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar, final
+from typing import Any, TypeVar, final
 
 from parties.exchange import FedpactError
 
@@ -53,8 +54,29 @@ class Job:
     @property
     def devices(self) -> dict[str, str]:
         """Firm -> its `training.device`."""
-        parties = json.loads(self.config)["parties"]
-        return {name: str(parties[name]["training"]["device"]) for name in self.firms}
+        return {name: str(self._parties[name]["training"]["device"]) for name in self.firms}
+
+    def check_meters(self, remedy: str) -> None:
+        """Whether each firm's meter can tell its own part of a batch.
+
+        Args:
+            remedy: how this engine is told to train without batches.
+
+        Raises:
+            FedpactError: one of them cannot.
+        """
+        for name in self.firms:
+            meter = str(self._parties[name].get("energy", {}).get("_target_", ""))
+            if meter.endswith(".CodeCarbon"):
+                raise FedpactError(
+                    f"parties.{name}.energy is CodeCarbon, which counts a whole process, and in a "
+                    "batch firms of one process train at once; legal is a meter of the firm's own "
+                    f"seconds. Set energy=watts, or {remedy}."
+                )
+
+    @cached_property
+    def _parties(self) -> dict[str, Any]:
+        return dict(json.loads(self.config)["parties"])
 
 
 def devices_here(devices: Mapping[str, str]) -> str:
@@ -81,14 +103,12 @@ class Engine(ABC):
     """A place to run the operator and the firms."""
 
     @abstractmethod
-    def plan(self, devices: Mapping[str, str]) -> list[str]:
+    def plan(self, job: Job) -> list[str]:
         """What it would start, and where firms would train, a line each; refuses what cannot be.
 
-        Args:
-            devices: firm -> its `training.device`.
-
         Raises:
-            FedpactError: more CPUs or GPUs are asked for than there are, or others.
+            FedpactError: more CPUs or GPUs are asked for than there are, or others; or firms that
+                cannot be held so.
         """
 
     @abstractmethod

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, TypeVar, final
+from typing import TYPE_CHECKING, ClassVar, TypeGuard, TypeVar, final
 
 from parties.exchange import FedpactError
 from simulations.engines import Engine, Job, devices_here
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from simulations.engines.lockstep import Remembered
 
 T = TypeVar("T")
+SIDE_BY_SIDE = "side by side where that can be"
 
 
 @final
@@ -41,25 +41,22 @@ class Batched(Engine):
     _memories: ClassVar[dict[tuple[float, float | None], Remembered]] = {}
 
     def __post_init__(self) -> None:
-        if self.room_mb is not None and not (_number(self.room_mb) and self.room_mb > 0):
-            raise FedpactError(
-                f"engine.room_mb is {self.room_mb!r}; legal is a number > 0, and null for what "
-                "suits the device. Set engine.room_mb=null."
-            )
+        check_room(self.room_mb)
         if not (_number(self.remember_mb) and self.remember_mb >= 0):
             raise FedpactError(
                 f"engine.remember_mb is {self.remember_mb!r}; legal is a number >= 0. Set "
                 "engine.remember_mb=0 to remember nothing."
             )
 
-    def plan(self, devices: Mapping[str, str]) -> list[str]:
+    def plan(self, job: Job) -> list[str]:
+        job.check_meters("engine=inline")
         return [
-            f"batched: {len(devices)} firms in this process, 1 thread; they train on "
-            f"{devices_here(devices)}, side by side where that can be"
+            f"batched: {len(job.firms)} firms in this process, 1 thread; they train on "
+            f"{devices_here(job.devices)}, {SIDE_BY_SIDE}"
         ]
 
     def hold(self, job: Job) -> None:
-        check_meters(job, "engine=batched")
+        self.plan(job)
         from simulations.engines.apps import hold_here
 
         hold_here(job, self.together)
@@ -81,23 +78,18 @@ class Batched(Engine):
         self._memories.clear()
 
 
-def check_meters(job: Job, batching: str) -> None:
-    """Whether each firm's meter can tell its own part of a batch.
-
-    Args:
-        batching: the words of the command that ask for batches.
+def check_room(room_mb: object) -> None:
+    """Whether `engine.room_mb` is legal.
 
     Raises:
-        FedpactError: one of them cannot.
+        FedpactError: it is not.
     """
-    for name, party in json.loads(job.config)["parties"].items():
-        if str(party.get("energy", {}).get("_target_", "")).endswith(".CodeCarbon"):
-            raise FedpactError(
-                f"parties.{name}.energy is CodeCarbon, which counts a process, and with {batching} "
-                "firms of one process train at a time; legal is a meter of the firm's own seconds. "
-                "Use energy=watts, or engine=inline."
-            )
+    if room_mb is not None and not (_number(room_mb) and room_mb > 0):
+        raise FedpactError(
+            f"engine.room_mb is {room_mb!r}; legal is a number > 0, and null for what suits the "
+            "device. Set engine.room_mb=null."
+        )
 
 
-def _number(value: object) -> bool:
+def _number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

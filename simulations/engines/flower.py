@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -42,10 +41,10 @@ class FlowerSimulation(Engine):
             if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
                 raise FedpactError(f"engine.{name} is {value!r}; legal is a number >= 0.")
 
-    def plan(self, devices: Mapping[str, str]) -> list[str]:
-        cpus, gpus = len(os.sched_getaffinity(0)), gpus_here()
-        where = check_share(devices, self.num_gpus)
-        room = room_for(len(devices), self.num_cpus, self.num_gpus, [(cpus, gpus)])
+    def plan(self, job: Job) -> list[str]:
+        firms, cpus, gpus = len(job.firms), len(os.sched_getaffinity(0)), gpus_here()
+        where = check_share(job.devices, self.num_gpus)
+        room = room_for(firms, self.num_cpus, self.num_gpus, [(cpus, gpus)])
         if not room:
             absent = self.num_gpus and not gpus
             raise FedpactError(
@@ -54,13 +53,13 @@ class FlowerSimulation(Engine):
                 f"are at most these. {'Set engine.num_gpus=0.' if absent else 'Lower them.'}"
             )
         return [
-            f"flower: {len(devices)} supernodes x {self.num_cpus} CPU, {self.num_gpus:g} GPU; "
+            f"flower: {firms} supernodes x {self.num_cpus} CPU, {self.num_gpus:g} GPU; "
             f"at most {room} at a time; they train on {where}"
         ]
 
     def hold(self, job: Job) -> None:
         import_ray()
-        self.plan(job.devices)
+        self.plan(job)
         from simulations.engines import apps
         from simulations.engines.firms import squeezed
         from simulations.engines.flower_run import flower_run

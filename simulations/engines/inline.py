@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -14,9 +13,9 @@ from simulations.engines import Engine, Job, devices_here
 class Inline(Engine):
     """All firms in this process, one thread."""
 
-    def plan(self, devices: Mapping[str, str]) -> list[str]:
-        where = devices_here(devices)
-        return [f"inline: {len(devices)} firms in this process, 1 thread; they train on {where}"]
+    def plan(self, job: Job) -> list[str]:
+        where = devices_here(job.devices)
+        return [f"inline: {len(job.firms)} firms in this process, 1 thread; they train on {where}"]
 
     def hold(self, job: Job) -> None:
         from simulations.engines.apps import hold_here

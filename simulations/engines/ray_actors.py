@@ -17,7 +17,7 @@ import numpy as np
 
 from parties.exchange import FedpactError
 from simulations.engines import Engine, EngineError, Job, one_ray
-from simulations.engines.batched import check_meters
+from simulations.engines.batched import SIDE_BY_SIDE, check_room
 from simulations.engines.placement import UNIT, gpus_for, room_for
 from simulations.source import code_digest
 
@@ -39,8 +39,10 @@ class RayActors(Engine):
         num_cpus, num_gpus: shares of one actor.
         address: None starts Ray on this machine, "auto" or "HOST:PORT" joins a cluster.
         batched: the small models of an actor's firms train side by side, to the bits of
-            engine=batched (see there), for any number of actors; else one by one, to those of
-            engine=inline.
+            engine=batched (see there) for any number of actors, but where a GPU had no room and a
+            batch was halved. False: one by one, to the bits of engine=inline.
+        room_mb: what the models of a batch may take, as of engine=batched: of a GPU an eighth of
+            all its memory, whatever the actor's share of it.
     """
 
     workers: int = 2
@@ -48,6 +50,7 @@ class RayActors(Engine):
     num_gpus: float = 0.0
     address: str | None = None
     batched: bool = False
+    room_mb: float | None = None
 
     # One Ray and one set of warm actors a process, shared by all jobs of a sweep.
     _pools: ClassVar[dict[tuple[int, float, float, str | None], list[Any]]] = {}
@@ -79,16 +82,29 @@ class RayActors(Engine):
                 "whole GPUs. Set engine.num_gpus=0.5, or 2."
             )
         if not isinstance(self.batched, bool):
-            raise FedpactError(f"engine.batched is {self.batched!r}; legal are true and false.")
+            raise FedpactError(
+                f"engine.batched is {self.batched!r}; legal are true and false. Set "
+                "engine.batched=true."
+            )
+        check_room(self.room_mb)
+        if self.room_mb is not None and not self.batched:
+            raise FedpactError(
+                f"engine.room_mb is {self.room_mb:g} and engine.batched false: without batches it "
+                "would change nothing. Set engine.batched=true, or engine.room_mb=null."
+            )
 
-    def plan(self, devices: Mapping[str, str]) -> list[str]:
-        firms = len(devices)
+    def plan(self, job: Job) -> list[str]:
+        firms = len(job.firms)
         workers = min(self.workers, firms)
         where = f"the cluster at {self.address}" if self.address else "this machine"
-        trained = check_share(devices, self.num_gpus)
+        trained = check_share(job.devices, self.num_gpus)
         self.check(workers)
         asked = f" (of {self.workers} that are asked for)" if workers < self.workers else ""
-        company = ", side by side where that can be" if self.batched else ""
+        company = f", {SIDE_BY_SIDE}" if self.batched else ""
+        if self.batched:
+            job.check_meters("engine.batched=false")
+            if workers == firms:
+                company = "; with one firm an actor engine.batched gains nothing"
         return [
             f"ray: {workers} actors{asked} x {self.num_cpus:g} CPU, {self.num_gpus:g} GPU on "
             f"{where}; {firms} firms, one message an actor a round; they train on {trained}"
@@ -106,16 +122,16 @@ class RayActors(Engine):
         check_reachable(self.address)
 
     def hold(self, job: Job) -> None:
-        self.plan(job.devices)
-        if self.batched:
-            check_meters(job, "engine.batched=true")
+        self.plan(job)
         import_ray()
         from simulations.engines.apps import hold_direct
         from simulations.engines.ray_crew import RayCrew
 
         actors = self.start(min(self.workers, len(job.firms)))
-        crew_of = partial(RayCrew, actors, names=job.firms, batched=self.batched)
-        hold_direct(job, crew_of)
+        hold_direct(
+            job,
+            partial(RayCrew, actors, names=job.firms, batched=self.batched, room_mb=self.room_mb),
+        )
 
     def check_cluster(self, workers: int) -> None:
         """Whether the Ray that was joined has room for so many workers; else it is left.

@@ -41,10 +41,12 @@ class Worker:
 
     def __init__(self) -> None:
         self._job, self._firms = "", dict[str, OneFirm]()
+        self._maker, self._arguments = "", tuple[Any, ...]()
         self._together: Together = in_turn
 
     def code(self) -> str:
-        """The sha256 of the code that it runs."""
+        """The sha256 of the code that it runs; tells by the way what a machine lacks."""
+        _side_by_side(None)
         return code_digest()
 
     def answer(
@@ -66,8 +68,9 @@ class Worker:
         if job != self._job:
             if opened is None:
                 return None
-            self._maker, self._arguments, batched = opened.open()
-            self._together = _side_by_side() if batched else in_turn
+            maker, arguments, batched, room_mb = opened.open()
+            together = _side_by_side(room_mb) if batched else in_turn
+            self._maker, self._arguments, self._together = maker, arguments, together
             self._firms, self._job = {}, job
             gc.unfreeze()
         requests: list[Request] = [question.open() for question in questions]
@@ -91,11 +94,12 @@ class Worker:
         return self._firms[name]
 
 
-def _side_by_side() -> Together:
+def _side_by_side(room_mb: float | None) -> Together:
     """Calls whose trainings are done together. (Who trains one by one need not import it.)"""
+    from parties.batched import fit_together
     from simulations.engines.lockstep import all_together
 
-    return all_together
+    return partial(all_together, fit=partial(fit_together, room_mb=room_mb))
 
 
 @final
@@ -121,7 +125,7 @@ class RayCrew:
         maker: what makes a firm, as "module:function"; it is given the firm's name and `arguments`.
         names: the firms; one belongs to one actor for the whole job, from the moment on when all
             have said how many examples they have.
-        batched: an actor's firms that are asked together train together.
+        batched, room_mb: see `RayActors`.
     """
 
     def __init__(
@@ -131,9 +135,10 @@ class RayCrew:
         arguments: tuple[Any, ...],
         names: Sequence[str],
         batched: bool = False,
+        room_mb: float | None = None,
     ) -> None:
         self._actors, self._job = list(actors), os.urandom(8).hex()
-        self._opened = ray.put(Bundle.of((maker, arguments, batched)))
+        self._opened = ray.put(Bundle.of((maker, arguments, batched, room_mb)))
         self._home = {name: i % len(actors) for i, name in enumerate(sorted(names))}
         self._asked = False
 
