@@ -268,9 +268,7 @@ def test_ray_gives_the_same_bytes_as_inline(
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize(
-    ("workers", "room_mb"), [(1, "null"), (2, "1e-9"), (2, "null"), (4, "null")]
-)
+@pytest.mark.parametrize(("workers", "room_mb"), [(2, "1e-9"), (2, "null"), (4, "null")])
 def test_ray_with_batches_gives_the_same_bytes_as_batched(
     workers: int,
     room_mb: str,
