@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import hydra.utils
@@ -58,7 +60,27 @@ def _targets(config: Any) -> list[Any]:
     return [t for value in config for t in _targets(value)] if isinstance(config, list) else []
 
 
+def _parts(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """A configuration and all those in it, with the paths of their keys."""
+    yield path, config
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _parts(value, f"{path}{key}.")
+
+
 def _plain(config: Mapping[str, Any], cause: BaseException) -> str:
+    odd = re.fullmatch(r"(\w+)\.__init__\(\) got an unexpected .*argument '(\w+)'", str(cause))
+    for path, part in _parts(config) if odd else ():
+        own = str(part.get("_target_", ""))
+        if odd and own.endswith(f".{odd[1]}") and odd[2] in part:
+            place, _, name = own.rpartition(".")
+            legal = sorted(
+                inspect.signature(getattr(importlib.import_module(place), name)).parameters
+            )
+            return (
+                f"{path}{odd[2]} is no setting of {name}; legal are {', '.join(legal) or 'none'}. "
+                f"Take it out: ~{path}{odd[2]}, where an experiment has set it for another choice."
+            )
     target = config.get("_target_", "?")
     fields = ", ".join(sorted(k for k in config if not k.startswith("_")))
     return f"{target} cannot be built: {cause}. Its configuration has the fields: {fields}."

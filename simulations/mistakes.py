@@ -6,7 +6,7 @@ import difflib
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -60,6 +60,13 @@ def _no_such_key(full: str, words: Sequence[str], more: Sequence[str]) -> str:
     above = ".".join(parents)
     if parents and OmegaConf.select(chosen, above) == {}:  # open: a key of it is a name
         return f"There is no key {full!r} yet. {above} takes new ones: write +{full}=..."
+    choice, others = _choices_with(above, last, words)
+    if others:
+        settings = " or ".join(f"{above}={other}" for other in others)
+        return (
+            f"There is no key {full!r} with {above}={choice}: it is a setting of {settings}. Write "
+            f"{above}={others[0]} beside it, or leave it out."
+        )
     if above in keys and not any(k.startswith(f"{above}.") for k in keys):
         return f"There is no key {full!r}: {above} has no settings with the present choices."
     beside = [k for k in keys if k.split(".")[:-1] == parents]
@@ -71,18 +78,34 @@ def _no_such_key(full: str, words: Sequence[str], more: Sequence[str]) -> str:
     return f"There is no key {full!r}. {did_you_mean(full, beside or keys)}"
 
 
-def _chosen(words: Sequence[str]) -> DictConfig:
+def _choices_with(group: str, key: str, words: Sequence[str]) -> tuple[str, list[str]]:
+    """What is chosen of a group of configurations, and the other choices, that have this key."""
+    with _reading():
+        others = []
+        for option in GlobalHydra.instance().config_loader().get_group_options(group):
+            with suppress(HydraException, OmegaConfBaseException):
+                if key in hydra.compose(f"{group}/{option}").get(group, {}):
+                    others.append(option)
+    choices = _chosen(words, hydra_too=True).get("hydra", {}).get("runtime", {}).get("choices", {})
+    return str(choices.get(group, "")), others
+
+
+def _chosen(words: Sequence[str], hydra_too: bool = False) -> DictConfig:
     """The configuration with the choices made on the command line, as far as they are legal."""
     groups = [w for w in words if re.fullmatch(r"[a-z]+(@[\w.]+)?=\w+", w)]
-    known = GlobalHydra.instance().is_initialized()
-    reading = nullcontext() if known else hydra.initialize_config_module("conf", version_base="1.3")
-    with reading:
+    with _reading():
         for overrides in (groups, []):
             try:
-                return hydra.compose("config", overrides)
+                return hydra.compose("config", overrides, return_hydra_config=hydra_too)
             except (HydraException, OmegaConfBaseException):
                 continue
     return OmegaConf.create()
+
+
+def _reading() -> AbstractContextManager[object]:
+    """Where configurations can be read."""
+    known = GlobalHydra.instance().is_initialized()
+    return nullcontext() if known else hydra.initialize_config_module("conf", version_base="1.3")
 
 
 def _all_keys(node: DictConfig, path: str = "") -> list[str]:

@@ -6,11 +6,14 @@ import importlib
 import inspect
 import json
 import pkgutil
+import re
 from abc import ABC
 from pathlib import Path
 
+import hydra
 import pytest
 import yaml
+from hydra.errors import HydraException
 
 import conf
 import parties.backbones
@@ -28,6 +31,7 @@ import simulations.campaigns
 import simulations.engines
 import simulations.sweeps
 from parties.backbones import Backbone
+from parties.backbones.cnn import Cnn
 from parties.canonicalize.recipe import Canonicalization
 from parties.canonicalize.scorers import Recipe
 from parties.datasets import Dataset
@@ -47,7 +51,7 @@ from server.strategies import Strategy
 from simulations.build import build
 from simulations.campaigns import Campaign
 from simulations.engines import Engine
-from simulations.mistakes import did_you_mean
+from simulations.mistakes import did_you_mean, explain
 from simulations.results import RunFolder
 from simulations.study import study_of
 from simulations.sweeps import Design
@@ -318,6 +322,10 @@ def test_an_unknown_field_says_which_there_are() -> None:
             ("parties.lender_a.adopts=best", "parties.lender_a.kept_back=0.2"),
             "no common model is published",
         ),
+        (
+            ("experiment=fedref_digits", "backbone=cnn"),
+            "backbone.widths is no setting of Cnn; legal are channels, .* Take it out: ~backbone",
+        ),
         (("study.contracts=[full_sharing]",), "no_sharing must be among them"),
         (("study.contracts=[no_sharing,ful_sharing]",), "Did you mean 'full_sharing'"),
         (("study.seeds=[0,0]",), "distinct"),
@@ -348,6 +356,32 @@ def test_an_impossible_study_is_refused_before_the_first_epoch(
 ) -> None:
     with pytest.raises(FedpactError, match=problem):
         study_of(plain(*overrides))
+
+
+def test_what_another_choice_sets_is_taken_out_as_the_error_says() -> None:
+    words = ("experiment=fedref_digits", "backbone=cnn", "~backbone.widths")
+    assert all(type(f.backbone) is Cnn for f in study_of(plain(*words)).firms.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("engine.batched=true",), "with engine=inline: it is a setting of engine=ray. Write"),
+        (("engine=batched", "engine.batched=true"), "engine=batched: .* Write engine=ray beside"),
+        (("strategy.mu=1",), "with strategy=forward: it is a setting of strategy=fedprox"),
+        (("engine.none=1",), "engine has no settings with the present choices"),
+        (("engine=ray", "engine.wrkers=1"), "Did you mean 'engine.workers'"),
+    ],
+)
+def test_a_key_of_another_choice_is_told_with_that_choice(
+    words: tuple[str, ...], told: str
+) -> None:
+    with (
+        hydra.initialize_config_module("conf", version_base="1.3"),
+        pytest.raises(HydraException) as fault,
+    ):
+        hydra.compose("config", [*words])
+    assert re.search(told, explain(fault.value, words))
 
 
 def test_a_close_word_is_suggested() -> None:

@@ -591,6 +591,16 @@ def test_more_than_the_machine_has_is_refused_before_anything_starts(
     assert children() == before
 
 
+def test_too_many_actors_are_told_how_many_there_may_be() -> None:
+    room = len(os.sched_getaffinity(0))
+    config = plain(*SMALL_HEART)
+    job = Job(json.dumps(config), Path(), tuple(sorted(config["parties"])))
+    engine = RayActors(workers=64, num_cpus=room / 3 + 0.01)
+    told = r"^4 Ray actors \(of 64 that are asked for\) .* legal are 2 such actors or fewer\. Set "
+    with pytest.raises(FedpactError, match=told + r"engine\.workers=2, lower engine\.num_cpus, or"):
+        engine.plan(job)
+
+
 def test_a_plan_says_where_batches_gain_nothing() -> None:
     config = plain(*SMALL_HEART)
     job = Job(json.dumps(config), Path(), tuple(sorted(config["parties"])))

@@ -157,13 +157,17 @@ class RayActors(Engine):
             for (cpus, gpus), times in Counter(nodes).items()
         )
         where = "this machine has" if self.address is None else f"the cluster {self.address} has"
-        legal = f"are {room} such actors or fewer (a share of a GPU lies on one GPU). Lower"
+        asked = f" (of {self.workers} that are asked for)" if workers < self.workers else ""
+        shares = "engine.num_cpus or engine.num_gpus" if self.num_gpus else "engine.num_cpus"
+        legal = f"are {room} such actors or fewer"
+        legal += " (a share of a GPU lies on one GPU). " if self.num_gpus else ". "
+        legal += f"Set engine.workers={room}, lower {shares}" if room else f"Lower {shares}"
         if self.num_gpus and not any(gpus for _, gpus in nodes):
-            legal = "is no share of a GPU where there is none. Set engine.num_gpus=0, or lower"
+            legal = "is no share of a GPU where there is none. Set engine.num_gpus=0"
         raise FedpactError(
-            f"{workers} Ray actors ask for {self.num_cpus:g} CPUs and {self.num_gpus:g} GPUs each, "
-            f"and {where} {held}; legal {legal} engine.workers, engine.num_cpus or "
-            "engine.num_gpus, or join a larger cluster with engine.address."
+            f"{workers} Ray actors{asked} ask for {self.num_cpus:g} CPUs and {self.num_gpus:g} "
+            f"GPUs each, and {where} {held}; legal {legal}, or join a larger cluster with "
+            "engine.address."
         )
 
     def close(self) -> None:
