@@ -13,12 +13,12 @@ from dataclasses import replace
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from parties.examples import Examples
 from parties.exchange import Array, FedpactError
 from parties.fitting import Fit, Fitted, fit_one
-from parties.kinds import Designs, Kind, kind_of
+from parties.kinds import Designs, Kind, kind_of, layout_of
 from parties.resident import forget_all
 from parties.stacks import Dense, Mapped, Rates, Stack, padded
 
@@ -59,7 +59,7 @@ def fit_together(
     torch.set_num_threads(1)  # more would divide sums by how many models there are
     try:
         for kind, places in kinds.items():
-            places.sort(key=lambda place: _rates(fits[place]))  # see `Stack`
+            places.sort(key=lambda place: _turn(fits[place]))
             # Without autograd's notes, but where it is what finds the gradients.
             with torch.inference_mode(kind.way == "bmm"), torch.no_grad():
                 ended = _fit_in_turn(kind, [fits[place] for place in places], designs)
@@ -72,16 +72,28 @@ def fit_together(
 def _rates(fit: Fit) -> Rates:
     training = fit.training
     return Rates(
-        training.learning_rate, training.momentum, training.weight_decay, float(fit.proximal)
+        training.learning_rate,
+        training.momentum,
+        training.weight_decay,
+        float(fit.proximal),
+        layout_of(fit).steps if training.schedule == "linear" else 0,
+        fit.passes,
     )
+
+
+def _turn(fit: Fit) -> tuple[int, int, Rates]:
+    """Longer fits come first, so that those who have a step are neighbours; then see `Stack`."""
+    layout = layout_of(fit)
+    return -layout.steps, -layout.last, _rates(fit)
 
 
 def _fit_in_turn(kind: Kind, fits: Sequence[Fit], designs: Designs) -> list[Fitted]:
     """Train fits of a kind, as many at a time as there is room for."""
     found, batch, module = list[Fitted](), None, designs.of(fits[0]).module
     while len(found) < len(fits):
-        some = fits[len(found) : len(found) + kind.lanes]
-        lanes = kind.lanes if kind.fixed else len(some)
+        room = max(kind.room_for(layout_of(fits[len(found)])), 1)  # the next has the most examples
+        some = fits[len(found) : len(found) + room]
+        lanes = room if kind.fixed else len(some)
         try:
             if batch is None or batch.lanes != lanes:
                 batch = None  # before another is made
@@ -125,12 +137,10 @@ class _Batch:
         fits, starts = [*fits, *[fits[-1]] * more], [*starts, *[starts[-1]] * more]
         stack.begin(starts, list(map(_rates, fits)))
         examples.begin(fits)
-        steps, told = kind.epochs * kind.steps, list[Tensor]()
+        told = torch.zeros(kind.epochs, self.lanes, examples.rows, device=kind.device)
         for epoch in range(kind.epochs):
-            of_labels = []
-            for step, looked in enumerate(examples.shuffled(), epoch * kind.steps):
-                fall = 1 - step / steps if kind.schedule == "linear" else 1.0
-                of_labels.append(stack.step(*looked, fall))
-            told.append(torch.cat(of_labels, 1)[:, :, 0])
-        losses = examples.losses(torch.stack(told).cpu().numpy())
+            for part, looked in examples.shuffled():
+                found = stack.step(part.lanes, *looked, epoch, part.step)
+                told[epoch, part.lanes, part.rows] = found.squeeze(2)
+        losses = examples.losses(told.cpu().numpy())
         return list(zip(stack.ended(), losses, strict=True))[:asked]

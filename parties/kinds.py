@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import pairwise
 from typing import final
 
 import numpy as np
@@ -100,13 +99,65 @@ class Designs:
 
 @final
 @dataclass(frozen=True)
+class Layout:
+    """How a fit's examples are dealt to the steps of an epoch: by their number alone.
+
+    Args:
+        size: examples a step; steps: an epoch; last: rows of its last step.
+    """
+
+    size: int
+    steps: int
+    last: int
+
+    @classmethod
+    @lru_cache(maxsize=4096)
+    def of(cls, count: int, batch_size: int) -> Layout:
+        """Of so many examples."""
+        steps = -(-count // batch_size)
+        last = _rounded(count - (steps - 1) * batch_size)
+        # Firms with less than a batch share one, whatever its size would have been.
+        size = last if steps == 1 else batch_size
+        return cls(size, steps, min(last, padded(size)))
+
+    @property
+    def wide(self) -> int:
+        """Rows of a step that is not the last."""
+        return padded(self.size)
+
+    @property
+    def rows(self) -> int:
+        """Of all steps."""
+        return (self.steps - 1) * self.wide + self.last
+
+    def width(self, step: int) -> int:
+        """Rows of a step; 0: there is none."""
+        if step < self.steps - 1:
+            return self.wide
+        return self.last if step < self.steps else 0
+
+    def places(self, count: int) -> Array:
+        """Where so many examples lie (count,); the rows between are empty."""
+        step, place = np.divmod(np.arange(count), self.size)
+        rows: Array = step * self.wide + place
+        return rows
+
+
+def layout_of(fit: Fit) -> Layout:
+    """How a fit's examples are dealt to steps."""
+    return Layout.of(len(fit.targets), fit.training.batch_size)
+
+
+@final
+@dataclass(frozen=True)
 class Kind:
     """What fits share that are one batch.
 
     Args:
         way: see `fit_together`; backbone, inputs, classes: of the module.
-        size: examples a step; steps: an epoch; last: rows of its last step.
-        pulled: whether the start pulls; lanes: fits a batch.
+        size: examples a step; layout: of their steps, where it must be the same for all.
+        pulled: whether the start pulls; lanes: fits a batch, at most; data: bytes of their
+            examples, at most.
         fixed: whether a batch is filled up to its lanes: a library may choose its code by their
             number (a CPU's, for products, does not).
     """
@@ -117,26 +168,17 @@ class Kind:
     inputs: int
     classes: int
     size: int
-    steps: int
-    last: int
+    layout: Layout | None
     epochs: int
-    schedule: str
     pulled: bool
     fixed: bool
     lanes: int
+    data: int
 
-    @property
-    def edges(self) -> list[tuple[int, int]]:
-        """From which row to which a step goes."""
-        wide = padded(self.size)
-        starts = [step * wide for step in range(self.steps)]
-        return list(pairwise([*starts, starts[-1] + self.last]))
-
-    def rows(self, count: int) -> Array:
-        """Where so many examples lie (count,); the rows between are empty."""
-        step, place = np.divmod(np.arange(count), self.size)
-        rows: Array = step * padded(self.size) + place
-        return rows
+    def room_for(self, layout: Layout) -> int:
+        """How many fits of this layout may be one batch."""
+        rows = (layout.steps - 1) * layout.size + layout.last
+        return min(self.lanes, self.data // (8 * rows * self.inputs))
 
 
 def _rounded(rows: int) -> int:
@@ -175,36 +217,29 @@ def kind_of(fit: Fit, design: Design, room_mb: float | None, way: str | None) ->
         way = "bmm" if design.stacked or device.type == "cpu" else "vmap"
     if not batchable or not (design.stacked if way == "bmm" else design.plain):
         return None
-    steps = -(-count // training.batch_size)
-    last = _rounded(count - (steps - 1) * training.batch_size)
-    # Firms with less than a batch share one, whatever its size would have been.
-    size = last if steps == 1 else training.batch_size
-    last = min(last, padded(size))
-    room, room_of_data = _room(device, room_mb)
+    layout = layout_of(fit)
+    size = layout.size
+    room, data = _room(device, room_mb)
     # Weights, gradients and momentum; where the start pulls, it and how far it is; activations and
     # their gradients.
     held = 20 if fit.proximal else 12
     lanes = room // (held * design.size + 8 * size * (inputs + design.told))
-    rows = (steps - 1) * size + last
-    lanes = min(lanes, room_of_data // (8 * rows * inputs))
     fixed = way == "vmap" or device.type != "cpu"
-    if fixed:
-        lanes = min(lanes, LANES)
-    by_itself = device.type == "cpu" and design.stacked and design.size * size > MOST_WORK
-    if lanes < 2 or (by_itself and not chosen):  # too large to gain from company
-        return None
-    return Kind(
+    kind = Kind(
         way,
         device,
         fit.backbone,
         inputs,
         fit.classes,
         size,
-        steps,
-        last,
+        layout if fixed else None,
         fit.passes,
-        training.schedule,
         bool(fit.proximal),
         fixed,
-        lanes,
+        min(lanes, LANES) if fixed else lanes,
+        data,
     )
+    by_itself = device.type == "cpu" and design.stacked and design.size * size > MOST_WORK
+    if kind.room_for(layout) < 2 or (by_itself and not chosen):  # too large to gain from company
+        return None
+    return kind

@@ -42,12 +42,25 @@ def _segment(shape: tuple[int, ...]) -> int:
 @final
 @dataclass(frozen=True, order=True)
 class Rates:
-    """How a model descends; see `Training`."""
+    """How a model descends; see `Training`.
+
+    Args:
+        steps: of an epoch, where the rate falls to zero over all steps; 0: it stays.
+        epochs: of all.
+    """
 
     rate: float
     momentum: float
     decay: float
     pull: float
+    steps: int = 0
+    epochs: int = 1
+
+    def at(self, epoch: int, step: int) -> float:
+        """The rate of a step of an epoch, both from 0."""
+        if not self.steps:
+            return self.rate
+        return self.rate * (1 - (epoch * self.steps + step) / (self.epochs * self.steps))
 
 
 @final
@@ -111,16 +124,23 @@ class Stack(ABC):
         self._place(starts)
         if self._anchors is not None:
             self._anchors.copy_(self._values)
-        self._stands = True  # as yet
-        self._rates, self._runs, end = list(rates), list[_Run](), 0
-        for one, same in groupby(rates):
-            first, end = end, end + len(list(same))
-            values, gradients, speeds = (
-                self._parts(flat, first, end)
-                for flat in (self._values, self._gradients, self._speeds)
-            )
-            anchors = [] if self._anchors is None else self._parts(self._anchors, first, end)
-            self._runs.append(_Run(one, values, gradients, speeds, anchors))
+        self._rates, self._runs = list(rates), dict[tuple[int, int], list[_Run]]()
+
+    def _runs_of(self, lanes: slice) -> list[_Run]:
+        """Neighbours that descend alike, of these."""
+        key = lanes.start, lanes.stop
+        if key not in self._runs:
+            runs, end = list[_Run](), lanes.start
+            for one, same in groupby(self._rates[lanes]):
+                first, end = end, end + len(list(same))
+                values, gradients, speeds = (
+                    self._parts(flat, first, end)
+                    for flat in (self._values, self._gradients, self._speeds)
+                )
+                anchors = [] if self._anchors is None else self._parts(self._anchors, first, end)
+                runs.append(_Run(one, values, gradients, speeds, anchors))
+            self._runs[key] = runs
+        return self._runs[key]
 
     def _parts(self, flat: Tensor, first: int, end: int) -> list[Tensor]:
         """What is of these models in it."""
@@ -190,25 +210,34 @@ class Stack(ABC):
         }
 
     def step(
-        self, features: Tensor, labels: Tensor, hot: Tensor, shares: Tensor, fall: float
+        self,
+        lanes: slice,
+        features: Tensor,
+        labels: Tensor,
+        hot: Tensor,
+        shares: Tensor,
+        epoch: int,
+        step: int,
     ) -> Tensor:
-        """A step along the gradients on examples; log probabilities (lanes, n, 1) of their labels.
+        """A step along the gradients on examples; log probabilities (models, n, 1) of their labels.
 
         Args:
-            features: (lanes, n, d); labels: (lanes, n, 1); hot: (lanes, n, classes), padded, one
-                at the label.
-            shares: (lanes, n, 1), of each example in its model's loss.
-            fall: of the first step's rate; see `Descent.step`.
+            lanes: the models that take it, from which to which.
+            features: (models, n, d); labels: (models, n, 1); hot: (models, n, classes), padded,
+                one at the label.
+            shares: (models, n, 1), of each example in its model's loss.
+            epoch, step: which it is of theirs, from 0; all of them take the first.
         """
-        self._fall = fall
-        told = self._look(features, labels, hot, shares)
-        for run in self._runs:
+        self._at = epoch, step
+        told = self._look(lanes, features, labels, hot, shares)
+        for run in self._runs_of(lanes):
             self._descend(run)
-        self._stands = False
         return told
 
     @abstractmethod
-    def _look(self, features: Tensor, labels: Tensor, hot: Tensor, shares: Tensor) -> Tensor:
+    def _look(
+        self, lanes: slice, features: Tensor, labels: Tensor, hot: Tensor, shares: Tensor
+    ) -> Tensor:
         """Find the gradients, and descend along those of `alone`; what `step` tells."""
 
     def _descend_alone(self, name: str, lane: int, gradient: Tensor) -> None:
@@ -226,13 +255,13 @@ class Stack(ABC):
             run.values,
             run.gradients,
             run.speeds if rates.momentum else [],
-            lr=rates.rate * self._fall,
+            lr=rates.at(*self._at),
             momentum=rates.momentum,
             weight_decay=rates.decay,
             dampening=0.0,
             nesterov=False,
             maximize=False,
-            is_first_step=self._stands and rates.momentum > 0,  # its gradient is its speed
+            is_first_step=self._at == (0, 0) and rates.momentum > 0,  # its gradient is its speed
         )
 
     def ended(self) -> list[dict[str, Array]]:
@@ -244,6 +273,17 @@ class Stack(ABC):
             {name: host[name][lane][cut].copy() for name, cut in inner.items()}
             for lane in range(self.lanes)
         ]
+
+
+@final
+@dataclass(frozen=True)
+class _Layers:
+    """Views of some models' linear layers: the first of these models, then (value, gradient) of
+    each matrix and of each bias, this one's value as a row."""
+
+    first: int
+    matrices: list[tuple[Tensor, Tensor]]
+    rows: list[tuple[Tensor, Tensor]]
 
 
 @final
@@ -270,18 +310,31 @@ class Dense(Stack):
         alone = [name for name, multiplications in work.items() if multiplications >= LARGE]
         larger = {name: larger[name] for name in sorted(larger, key=lambda name: name not in alone)}
         super().__init__(shapes, larger, lanes, pulled, device, alone)
-        self._names = weights
-        self._matrices = [(self.weights[name], self.gradients[name]) for name in weights]
-        self._rows = [(self.weights[name][:, None], self.gradients[name]) for name in biases]
+        self._names, self._biases = weights, biases
+        self._seen = dict[tuple[int, int], _Layers]()
         classes = shapes[biases[-1]][0]
         self._never = torch.zeros(padded(classes), device=device)
         self._never[classes:] = -torch.inf  # classes that are only padding
 
-    def _look(self, features: Tensor, labels: Tensor, hot: Tensor, shares: Tensor) -> Tensor:
+    def _layers_of(self, lanes: slice) -> _Layers:
+        """Of these models."""
+        key = lanes.start, lanes.stop
+        if key not in self._seen:
+            parts = [
+                [(self.weights[name][lanes], self.gradients[name][lanes]) for name in names]
+                for names in (self._names, self._biases)
+            ]
+            self._seen[key] = _Layers(lanes.start, parts[0], [(b[:, None], g) for b, g in parts[1]])
+        return self._seen[key]
+
+    def _look(
+        self, lanes: slice, features: Tensor, labels: Tensor, hot: Tensor, shares: Tensor
+    ) -> Tensor:
+        layers = self._layers_of(lanes)
         seen, out = list[Tensor](), features
         for place, bent in enumerate(self._bent):
             seen.append(out.relu_() if bent else out)
-            matrix, bias = self._matrices[place][0], self._rows[place][0]
+            matrix, bias = layers.matrices[place][0], layers.rows[place][0]
             if place == len(self._bent) - 1:
                 bias = bias + self._never
             if self._names[place] in self._alone:
@@ -292,33 +345,34 @@ class Dense(Stack):
         of_label = told.gather(2, labels)
         slope = told.exp_().sub_(hot).mul_(shares)
         for place in range(len(seen) - 1, -1, -1):
-            torch.sum(slope, 1, out=self._rows[place][1])
+            torch.sum(slope, 1, out=layers.rows[place][1])
             find = self._find_alone if self._names[place] in self._alone else self._find
-            slope = find(place, slope, seen[place])
+            slope = find(layers, place, slope, seen[place])
             if self._bent[place]:
                 slope = threshold_backward(slope, seen[place], 0)
         return of_label
 
-    def _find(self, place: int, slope: Tensor, inputs: Tensor) -> Tensor:
+    def _find(self, layers: _Layers, place: int, slope: Tensor, inputs: Tensor) -> Tensor:
         """The gradient of a matrix; the slope of what came into it, but of the first layer."""
-        matrix, gradient = self._matrices[place]
+        matrix, gradient = layers.matrices[place]
         torch.bmm(slope.transpose(1, 2), inputs, out=gradient)
         return torch.bmm(slope, matrix) if place else slope
 
-    def _find_alone(self, place: int, slope: Tensor, inputs: Tensor) -> Tensor:
+    def _find_alone(self, layers: _Layers, place: int, slope: Tensor, inputs: Tensor) -> Tensor:
         """The same model by model, with the step."""
         assert self._product is not None
-        matrix, turned = self._matrices[place][0], slope.transpose(1, 2).contiguous()
+        matrix, turned = layers.matrices[place][0], slope.transpose(1, 2).contiguous()
         # By the weights as they are before the step.
         below = self._products(slope, matrix.transpose(1, 2)) if place else slope
-        for lane, (one, seen) in enumerate(zip(turned.unbind(), inputs.unbind(), strict=True)):
+        each = zip(turned.unbind(), inputs.unbind(), strict=True)
+        for lane, (one, seen) in enumerate(each, layers.first):
             self._descend_alone(self._names[place], lane, self._product(one, seen.t(), None))
         return below
 
     def _products(self, left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
         """left @ right^T + bias of each model: (lanes, n, m), (lanes, o, m), (lanes, o)."""
         assert self._product is not None
-        rows = [None] * self.lanes if bias is None else bias.unbind()
+        rows = [None] * len(left) if bias is None else bias.unbind()
         each = zip(left.unbind(), right.unbind(), rows, strict=True)
         return torch.stack([self._product(*one) for one in each])
 
@@ -350,9 +404,12 @@ class Mapped(Stack):
 
         self._slopes = vmap(grad(loss, has_aux=True))
 
-    def _look(self, features: Tensor, labels: Tensor, hot: Tensor, shares: Tensor) -> Tensor:
-        found, of_label = self._slopes(self.weights, features, labels, shares)
+    def _look(
+        self, lanes: slice, features: Tensor, labels: Tensor, hot: Tensor, shares: Tensor
+    ) -> Tensor:
+        weights = {name: stacked[lanes] for name, stacked in self.weights.items()}
+        found, of_label = self._slopes(weights, features, labels, shares)
         for name, gradient in found.items():
-            self.gradients[name].copy_(gradient)
+            self.gradients[name][lanes].copy_(gradient)
         told: Tensor = of_label.detach()
         return told

@@ -178,7 +178,7 @@ def test_tab_completion_knows_the_choices(tmp_path: Path) -> None:
         ("sead=3", "Did you mean 'study.seeds'?"),
         ("training.epoch=3", "Did you mean 'training.epochs'?"),
         ("market=lons", "Did you mean 'loans'?"),
-        ("backbone.widths=3", "backbone has no settings"),
+        ("backbone.widths=3", "with backbone=logistic: it is a setting of backbone=mlp. Write"),
         ("market.gamma=1.5", "from 0 to 1"),
         (
             "experiment=heart participation.absent.hungary=[1]",

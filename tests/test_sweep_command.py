@@ -224,7 +224,7 @@ def test_a_dry_run_says_what_would_fail(here: Callable[..., Told]) -> None:
             ("-m", "market.C1=1,2", "launch.address=127.0.0.1:1", "launch.workers=2"),
             "Nobody answers at the address 127.0.0.1:1",
         ),
-        (("-m", "market.C1=1,2", "launch.num_gpus=1"), "Set launch.num_gpus=0, or lower"),
+        (("-m", "market.C1=1,2", "launch.num_gpus=1"), "Set launch.num_gpus=0, or join"),
         (
             ("-m", "market.C1=1,2", "launch.num_gpus=1.5"),
             "launch.num_gpus is 1.5; legal is a share",
