@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import final
 
 import torch
@@ -25,6 +26,7 @@ from parties.stacks import Dense, Mapped, Rates, Stack, padded
 log = logging.getLogger("fedpact.firm")
 
 WAYS = ("bmm", "vmap")
+MOST_ROWS = 3.0  # of a batch, times those that its fits have
 
 
 def fit_together(
@@ -87,12 +89,22 @@ def _turn(fit: Fit) -> tuple[int, int, Rates]:
     return -layout.steps, -layout.last, _rates(fit)
 
 
+def _company(fits: Sequence[Fit]) -> Sequence[Fit]:
+    """As many of them as one batch is good for, the first at least: all get the rows of the first,
+    which has the most."""
+    rows = [layout_of(fit).rows for fit in fits]
+    for count, filled in enumerate(accumulate(rows), 1):
+        if count * rows[0] > MOST_ROWS * filled:
+            return fits[: count - 1]
+    return fits
+
+
 def _fit_in_turn(kind: Kind, fits: Sequence[Fit], designs: Designs) -> list[Fitted]:
     """Train fits of a kind, as many at a time as there is room for."""
     found, batch, module = list[Fitted](), None, designs.of(fits[0]).module
     while len(found) < len(fits):
-        room = max(kind.room_for(layout_of(fits[len(found)])), 1)  # the next has the most examples
-        some = fits[len(found) : len(found) + room]
+        room = max(kind.room_for(layout_of(fits[len(found)])), 1)
+        some = _company(fits[len(found) : len(found) + room])
         lanes = room if kind.fixed else len(some)
         try:
             if batch is None or batch.lanes != lanes:

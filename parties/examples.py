@@ -24,10 +24,11 @@ WIDE = 2**14  # bytes of a step of a fit: from here on a call costs less than an
 @final
 @dataclass(frozen=True)
 class Part:
-    """A step of some fits.
+    """A step of an epoch, of some of the fits.
 
     Args:
-        lanes: of which; rows: where they lie, from which to which.
+        step: which, from 0.
+        lanes: of which fits; rows: where its examples lie; both from which to which.
     """
 
     step: int
@@ -47,7 +48,8 @@ class Examples:
         self._kind, self._lanes = kind, lanes
         wide = kind.device.type == "cpu" and 4 * kind.size * kind.inputs >= WIDE
         self._features: Features = (Apart if wide else Pooled)(kind, lanes)
-        self._known = dict[int, tuple[Array, Array]]()  # what `_laid` said of a number of examples
+        # What `_laid` said of a number of examples: in a kind it has one layout.
+        self._known = dict[int, tuple[Array, Array]]()
         self.rows = 0
 
     def _laid(self, count: int, layout: Layout) -> tuple[Array, Array]:

@@ -103,7 +103,9 @@ class Layout:
     """How a fit's examples are dealt to the steps of an epoch: by their number alone.
 
     Args:
-        size: examples a step; steps: an epoch; last: rows of its last step.
+        size: examples a step; where there is one step only, its rows, so that fits of less than a
+            batch share one where they have about as many examples.
+        steps: an epoch; last: rows of its last step.
     """
 
     size: int
@@ -116,7 +118,6 @@ class Layout:
         """Of so many examples."""
         steps = -(-count // batch_size)
         last = _rounded(count - (steps - 1) * batch_size)
-        # Firms with less than a batch share one, whatever its size would have been.
         size = last if steps == 1 else batch_size
         return cls(size, steps, min(last, padded(size)))
 
@@ -155,7 +156,8 @@ class Kind:
 
     Args:
         way: see `fit_together`; backbone, inputs, classes: of the module.
-        size: examples a step; layout: of their steps, where it must be the same for all.
+        size: examples a step; layout: of their steps, where it must be the same for all, since a
+            batch never has fewer models (see `fixed`); None: each has its own.
         pulled: whether the start pulls; lanes: fits a batch, at most; data: bytes of their
             examples, at most.
         fixed: whether a batch is filled up to its lanes: a library may choose its code by their
@@ -176,7 +178,8 @@ class Kind:
     data: int
 
     def room_for(self, layout: Layout) -> int:
-        """How many fits of this layout may be one batch."""
+        """How many fits of this layout may be one batch. (By examples, not by rows, of which there
+        are up to a half more: who is batched at all follows from it.)"""
         rows = (layout.steps - 1) * layout.size + layout.last
         return min(self.lanes, self.data // (8 * rows * self.inputs))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import final
@@ -107,6 +107,11 @@ class Stack(ABC):
         self._shared = lanes * sum(_segment(larger[name]) for name in alone)  # where these begin
         flats = [self._values, self._speeds, *([] if self._anchors is None else [self._anchors])]
         parts = [self._views(flat) for flat in flats]
+        # Of each of them the layers whose gradients are found for all models at once.
+        self._pieces = [
+            [part for name, part in self._segments(flat).items() if name not in alone]
+            for flat in (*flats, self._gradients)
+        ]
         # Of each model its values, its momentum and, where there is one, its anchor.
         self._alone = {n: list(zip(*(p[n].unbind() for p in parts), strict=True)) for n in alone}
         # The gradient of what is only padding is never found.
@@ -124,30 +129,30 @@ class Stack(ABC):
         self._place(starts)
         if self._anchors is not None:
             self._anchors.copy_(self._values)
-        self._rates, self._runs = list(rates), dict[tuple[int, int], list[_Run]]()
+        self._rates, self._runs = list(rates), dict[tuple[int, int], _Run]()
+        self._alike, end = list[tuple[int, int]](), 0
+        for _, same in groupby(rates):
+            first, end = end, end + len(list(same))
+            self._alike.append((first, end))
 
-    def _runs_of(self, lanes: slice) -> list[_Run]:
+    def _runs_of(self, lanes: slice) -> Iterator[_Run]:
         """Neighbours that descend alike, of these."""
-        key = lanes.start, lanes.stop
-        if key not in self._runs:
-            runs, end = list[_Run](), lanes.start
-            for one, same in groupby(self._rates[lanes]):
-                first, end = end, end + len(list(same))
-                values, gradients, speeds = (
-                    self._parts(flat, first, end)
-                    for flat in (self._values, self._gradients, self._speeds)
-                )
-                anchors = [] if self._anchors is None else self._parts(self._anchors, first, end)
-                runs.append(_Run(one, values, gradients, speeds, anchors))
-            self._runs[key] = runs
-        return self._runs[key]
+        for first, end in self._alike:
+            key = max(first, lanes.start), min(end, lanes.stop)
+            if key[0] < key[1]:
+                if key not in self._runs:
+                    self._runs[key] = self._run(*key)
+                yield self._runs[key]
 
-    def _parts(self, flat: Tensor, first: int, end: int) -> list[Tensor]:
-        """What is of these models in it."""
+    def _run(self, first: int, end: int) -> _Run:
+        """These models, which descend alike."""
         if end - first == self.lanes:
-            return [flat[self._shared :]]
-        parts = self._segments(flat).items()
-        return [part[first:end] for name, part in parts if name not in self._alone]
+            flats = [self._values, self._speeds, self._anchors, self._gradients]
+            parts = [[flat[self._shared :]] for flat in flats if flat is not None]
+        else:
+            parts = [[piece[first:end] for piece in pieces] for pieces in self._pieces]
+        values, speeds, *anchors, gradients = parts
+        return _Run(self._rates[first], values, gradients, speeds, anchors[0] if anchors else [])
 
     def _place(self, starts: Sequence[dict[str, Array]]) -> None:
         """Let the weights be these; those that several start from are read and sent once."""
@@ -226,7 +231,8 @@ class Stack(ABC):
             features: (models, n, d); labels: (models, n, 1); hot: (models, n, classes), padded,
                 one at the label.
             shares: (models, n, 1), of each example in its model's loss.
-            epoch, step: which it is of theirs, from 0; all of them take the first.
+            epoch, step: which it is of theirs, from 0; all of them take the first, and have no
+                momentum before it.
         """
         self._at = epoch, step
         told = self._look(lanes, features, labels, hot, shares)

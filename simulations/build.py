@@ -60,17 +60,17 @@ def _targets(config: Any) -> list[Any]:
     return [t for value in config for t in _targets(value)] if isinstance(config, list) else []
 
 
-def _parts(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _inner(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
     """A configuration and all those in it, with the paths of their keys."""
     yield path, config
     for key, value in config.items():
         if isinstance(value, Mapping):
-            yield from _parts(value, f"{path}{key}.")
+            yield from _inner(value, f"{path}{key}.")
 
 
 def _plain(config: Mapping[str, Any], cause: BaseException) -> str:
-    odd = re.fullmatch(r"(\w+)\.__init__\(\) got an unexpected .*argument '(\w+)'", str(cause))
-    for path, part in _parts(config) if odd else ():
+    odd = re.match(r"(\w+)\.__init__\(\) got an unexpected .*argument '(\w+)'", str(cause))
+    for path, part in _inner(config) if odd else ():
         own = str(part.get("_target_", ""))
         if odd and own.endswith(f".{odd[1]}") and odd[2] in part:
             place, _, name = own.rpartition(".")
@@ -79,7 +79,8 @@ def _plain(config: Mapping[str, Any], cause: BaseException) -> str:
             )
             return (
                 f"{path}{odd[2]} is no setting of {name}; legal are {', '.join(legal) or 'none'}. "
-                f"Take it out: ~{path}{odd[2]}, where an experiment has set it for another choice."
+                "Leave it out"
+                + (f"; where an experiment has set it, add ~{path}{odd[2]}." if path else ".")
             )
     target = config.get("_target_", "?")
     fields = ", ".join(sorted(k for k in config if not k.startswith("_")))

@@ -14,6 +14,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+UNNAMED = ("hydra", "experiment")  # groups whose choices nobody is told to change
+
 
 def did_you_mean(word: str, legal: list[str]) -> str:
     """`Did you mean 'seeds'?`, or the legal names where none is close.
@@ -58,15 +60,20 @@ def _no_such_key(full: str, words: Sequence[str], more: Sequence[str]) -> str:
     chosen = _chosen(words)
     keys = list(dict.fromkeys([*more, *_all_keys(chosen)]))
     above = ".".join(parents)
+    if len(parents) == 1 and above in keys and above not in UNNAMED:
+        choice, others = _choices_with(above, last, words)
+        if others:
+            settings = " or ".join(f"{above}={other}" for other in others)
+            typed = [word for word in words if word.startswith(f"{above}=")]
+            place = f"in place of {typed[-1]}" if typed else "beside it"
+            # With several choices at once it is not known which one has failed.
+            present = "" if any("," in word for word in typed) else f" with {above}={choice}"
+            return (
+                f"There is no key {full!r}{present}: it is a setting of {settings}. Write "
+                f"{above}={others[0]} {place}, or leave it out."
+            )
     if parents and OmegaConf.select(chosen, above) == {}:  # open: a key of it is a name
         return f"There is no key {full!r} yet. {above} takes new ones: write +{full}=..."
-    choice, others = _choices_with(above, last, words)
-    if others:
-        settings = " or ".join(f"{above}={other}" for other in others)
-        return (
-            f"There is no key {full!r} with {above}={choice}: it is a setting of {settings}. Write "
-            f"{above}={others[0]} beside it, or leave it out."
-        )
     if above in keys and not any(k.startswith(f"{above}.") for k in keys):
         return f"There is no key {full!r}: {above} has no settings with the present choices."
     beside = [k for k in keys if k.split(".")[:-1] == parents]

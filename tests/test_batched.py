@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, final
+from unittest.mock import patch
 from weakref import ref
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from parties import batched, resident
+from parties import batched, examples, kinds, resident
 from parties.backbones import Backbone
 from parties.backbones.cnn import Cnn
 from parties.backbones.logistic import Logistic
@@ -137,17 +138,29 @@ def companies(draw: st.DrawFn) -> list[Fit]:
     ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     companies(),
     st.randoms(use_true_random=False),
     st.sampled_from([None, 0.2, 0.05]),
     st.sampled_from([0, 500, None]),
+    st.sampled_from([kinds.DATA_MB, 0.05, 0.01]),
+    st.sampled_from([examples.WIDE, 0]),
 )
 def test_a_fit_comes_to_the_same_bits_in_any_company_and_order_and_alone(
-    fits: list[Fit], random: Any, room_mb: float | None, least: int | None
+    fits: list[Fit],
+    random: Any,
+    room_mb: float | None,
+    least: int | None,
+    data_mb: float,
+    wide: int,
 ) -> None:
-    with large_from(least):
+    """Nor do they hang on how many examples there is room for, or where they lie."""
+    with (
+        large_from(least),
+        patch.object(kinds, "DATA_MB", data_mb),
+        patch.object(examples, "WIDE", wide),
+    ):
         found = fit_together(fits, room_mb)
         order = random.sample(range(len(fits)), random.randint(1, len(fits)))
         again = fit_together([fits[place] for place in order], room_mb)
@@ -240,7 +253,7 @@ def test_a_training_that_diverges_spoils_no_other() -> None:
 
 def test_fits_of_any_number_of_steps_are_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those who have a step take it together: firms have unlike numbers of examples."""
-    fits = [made(count, seed, started=True) for seed, count in enumerate((40, 9, 17, 33, 12, 40))]
+    fits = [made(count, seed, started=True) for seed, count in enumerate((40, 22, 25, 33, 23, 40))]
     taken = list[int]()
     real = Dense.step
 
@@ -250,12 +263,27 @@ def test_fits_of_any_number_of_steps_are_one_batch(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(Dense, "step", step)
     found = fit_together(fits)
-    # Of 5, 2, 3, 5, 2 and 5 steps an epoch; whose last step has fewer rows, takes it by itself.
-    assert taken == 2 * [6, 4, 2, 3, 1, 3, 2, 1]
+    # Of 5, 3, 4, 5, 3 and 5 steps an epoch; whose last step has fewer rows, takes it by itself.
+    assert taken == 2 * [6, 6, 6, 3, 1, 2, 1]
     monkeypatch.undo()
     check_alike(found, fit_each(fits))
     for fit, fitted in zip(fits, found, strict=True):
         check_same(fitted, fit_together([fit])[0])
+
+
+def test_a_firm_with_very_many_examples_makes_no_room_for_as_many_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = list[tuple[int, int]]()
+    real = Examples.begin
+
+    def begin(held: Examples, fits: Sequence[Fit]) -> None:
+        real(held, fits)
+        rows.append((len(fits), held.rows))
+
+    monkeypatch.setattr(Examples, "begin", begin)
+    fit_together([made(count, epochs=1) for count in (2000, 24, 40, 17, 40, 9)])
+    assert rows == [(3, 2000), (3, 24)]
 
 
 WIDE: dict[str, Any] = {"backbone": Mlp((90,)), "inputs": 785, "batch_size": 32, "classes": 10}
@@ -277,13 +305,16 @@ def test_nothing_of_a_training_is_left_to_the_next_in_its_place(
     counts = [count - seed - shorter * size for seed in range(1, 4)]
     fits = [made(count, seed, started=started, **sizes) for seed, count in enumerate(counts, 1)]
     design = Designs().of(wild)
-    kinds = {room: kind_of(wild, design, room, way) for room in np.geomspace(1e-3, 8, 200)}
-    room, kind = next((r, kind) for r, kind in kinds.items() if kind is not None and kind.lanes < 4)
+    found_kinds = {room: kind_of(wild, design, room, way) for room in np.geomspace(1e-3, 8, 200)}
+    room, kind = next(
+        (r, kind) for r, kind in found_kinds.items() if kind is not None and kind.lanes < 4
+    )
     assert {kind_of(fit, design, room, way) for fit in fits} == {kind}
     fits = fits[: kind.lanes]
     found = fit_together([*[wild] * kind.lanes, *fits], room, way)
-    beside = fit_together([wild, *fits], way=way)[1:]  # nor to who has company of it
-    for fit, fitted in zip(fits * 2, [*found[kind.lanes :], *beside], strict=True):
+    for fit, fitted in zip(fits, fit_together([wild, *fits], way=way)[1:], strict=True):
+        check_same(fitted, fit_together([fit], way=way)[0])  # nor to who has company of it
+    for fit, fitted in zip(fits, found[kind.lanes :], strict=True):
         assert np.isfinite(fitted[1]).all()
         check_same(fitted, fit_together([fit], room, way)[0])
 
@@ -396,8 +427,9 @@ class Full:
         patch.setattr(kind, "step", lambda stack, *looked: self.step(stack, *looked))
 
     def step(self, stack: Stack, *looked: Any) -> Tensor:
+        *_, epoch, step = looked
         lanes = len(next(iter(stack.weights.values())))
-        if looked[-2:] != (0, 0):  # after the first step
+        if (epoch, step) != (0, 0):
             if lanes > self.most:
                 self.failed.append(ref(stack))
                 raise torch.OutOfMemoryError(f"{lanes} models")
@@ -446,20 +478,21 @@ def test_on_another_device_nothing_of_a_step_lies_elsewhere(
 
     monkeypatch.setattr(torch, "_fused_sgd_", there)
     monkeypatch.setitem(resident._RESIDENT, meta, Resident(meta, lambda _: 10**9))
-    fits = [made(13, seed, proximal=0.1, started=True) for seed in range(3)]
+    counts = (30, 29, 17) if way == "bmm" else (13, 13, 13)
+    fits = [made(count, i, proximal=0.1, started=True) for i, count in enumerate(counts)]
     designs = Designs()
     design = designs.of(fits[0])
     kind = kind_of(fits[0], design, None, way)
     assert kind is not None
     starts = [designs.start(fit) for fit in fits]
-    kinds: dict[str, Callable[..., Stack]] = {"bmm": partial(Dense, rows=13), "vmap": Mapped}
-    stack = kinds[way](design.module, 3, True, meta)
-    examples = Examples(replace(kind, device=meta), 3)
+    stacks: dict[str, Callable[..., Stack]] = {"bmm": partial(Dense, rows=13), "vmap": Mapped}
+    stack = stacks[way](design.module, 3, True, meta)
+    held = Examples(replace(kind, device=meta), 3)
     for _ in range(2):
         stack.begin(starts, [_rates(fit) for fit in fits])
-        examples.begin(fits)
+        held.begin(fits)
         assert len(resident._RESIDENT[meta]) == 3  # sent once
-        for part, looked in examples.shuffled():
+        for part, looked in held.shuffled():
             assert stack.step(part.lanes, *looked, 0, part.step).device == meta
 
 
