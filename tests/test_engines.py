@@ -117,6 +117,12 @@ def test_the_search_for_marked_processes_finds_one() -> None:
     assert not marked(f"{MARK}=here")
 
 
+def job_of(folder: Path, *overrides: str) -> Job:
+    """Of a study, in this folder."""
+    config = plain(*overrides)
+    return Job(json.dumps(config), folder, tuple(sorted(config["parties"])))
+
+
 @pytest.fixture(scope="module")
 def inline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("inline")
@@ -207,8 +213,7 @@ def test_a_batched_study_that_is_gone_on_with_ends_in_the_same_bytes(tmp_path: P
     assert lost
     for path in lost:
         path.unlink()
-    config = plain(*words)
-    Batched(remember_mb=0).hold(Job(json.dumps(config), folder, tuple(sorted(config["parties"]))))
+    Batched(remember_mb=0).hold(job_of(folder, *words))
     assert (sessions(folder), models(folder)) == before
 
 
@@ -223,9 +228,7 @@ def test_batches_refuse_a_meter_that_counts_the_whole_process(
     batching: tuple[str, ...], remedy: str, tmp_path: Path
 ) -> None:
     words = (*SMALL_HEART, *batching, "energy=codecarbon")
-    config, before = plain(*words), children()
-    job = Job(json.dumps(config), tmp_path, tuple(sorted(config["parties"])))
-    engine = build(config["engine"])
+    job, engine, before = job_of(tmp_path, *words), build(plain(*words)["engine"]), children()
     for refused in (engine.plan, engine.hold):
         with pytest.raises(
             FedpactError, match=rf"cleveland\.energy is CodeCarbon.*Set energy=watts, or {remedy}\."
@@ -372,21 +375,29 @@ def crew_of(
     """Firms of a study in two of Ray's actors, these, and the job."""
     from simulations.engines.ray_crew import RayCrew
 
-    config = plain(*overrides)
-    job = Job(json.dumps(config), folder, tuple(sorted(config["parties"])))
+    job = job_of(folder, *overrides)
     actors = RayActors(workers=2, num_cpus=0.5).start(2)
     arguments = (job.config, sha256(job.config), str(folder))
     return RayCrew(actors, maker, arguments, job.firms, batched), actors, job
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize(
+    ("study", "overrides", "together"),
+    [("loans", SMALL_LOANS, False), ("heart", SMALL_HEART, True)],
+)
 def test_a_killed_actor_comes_back_and_nothing_changes(
-    together: bool, inline: dict[str, Path], batched: Path, tmp_path: Path, ray_pool: Any
+    study: str,
+    overrides: tuple[str, ...],
+    together: bool,
+    inline: dict[str, Path],
+    batched: Path,
+    tmp_path: Path,
+    ray_pool: Any,
 ) -> None:
     import ray
 
-    crew, actors, job = crew_of(tmp_path, *SMALL_HEART, batched=together)
+    crew, actors, job = crew_of(tmp_path, *overrides, batched=together)
 
     class Killing:
         names, asked = crew.names, 0
@@ -400,7 +411,7 @@ def test_a_killed_actor_comes_back_and_nothing_changes(
     killing = Killing()
     apps.hold_direct(job, lambda maker, arguments: killing)
     assert killing.asked > 11
-    expected = batched if together else inline["heart"]
+    expected = batched if together else inline[study]
     assert sessions(tmp_path) == sessions(expected)
     assert models(tmp_path) == models(expected)
 
@@ -593,17 +604,14 @@ def test_more_than_the_machine_has_is_refused_before_anything_starts(
 
 def test_too_many_actors_are_told_how_many_there_may_be() -> None:
     room = len(os.sched_getaffinity(0))
-    config = plain(*SMALL_HEART)
-    job = Job(json.dumps(config), Path(), tuple(sorted(config["parties"])))
     engine = RayActors(workers=64, num_cpus=room / 3 + 0.01)
     told = r"^4 Ray actors \(of 64 that are asked for\) .* legal are 2 such actors or fewer\. Set "
     with pytest.raises(FedpactError, match=told + r"engine\.workers=2, lower engine\.num_cpus, or"):
-        engine.plan(job)
+        engine.plan(job_of(Path(), *SMALL_HEART))
 
 
 def test_a_plan_says_where_batches_gain_nothing() -> None:
-    config = plain(*SMALL_HEART)
-    job = Job(json.dumps(config), Path(), tuple(sorted(config["parties"])))
+    job = job_of(Path(), *SMALL_HEART)
     for workers, told in ((2, "CPUs, side by side where that can be"), (4, "gains nothing")):
         (line,) = RayActors(workers=workers, num_cpus=0, batched=True).plan(job)
         assert line.endswith(told)

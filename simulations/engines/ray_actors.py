@@ -99,16 +99,15 @@ class RayActors(Engine):
         where = f"the cluster at {self.address}" if self.address else "this machine"
         trained = check_share(job.devices, self.num_gpus)
         self.check(workers)
-        asked = f" (of {self.workers} that are asked for)" if workers < self.workers else ""
         company = f", {SIDE_BY_SIDE}" if self.batched else ""
         if self.batched:
             job.check_meters("engine.batched=false")
             if workers == firms:
                 company = "; with one firm an actor engine.batched gains nothing"
         return [
-            f"ray: {workers} actors{asked} x {self.num_cpus:g} CPU, {self.num_gpus:g} GPU on "
-            f"{where}; {firms} firms, one message an actor a round; they train on {trained}"
-            f"{company}"
+            f"ray: {workers} actors{self._of(workers)} x {self.num_cpus:g} CPU, "
+            f"{self.num_gpus:g} GPU on {where}; {firms} firms, one message an actor a round; "
+            f"they train on {trained}{company}"
         ]
 
     def check(self, workers: int) -> None:
@@ -157,7 +156,6 @@ class RayActors(Engine):
             for (cpus, gpus), times in Counter(nodes).items()
         )
         where = "this machine has" if self.address is None else f"the cluster {self.address} has"
-        asked = f" (of {self.workers} that are asked for)" if workers < self.workers else ""
         shares = "engine.num_cpus or engine.num_gpus" if self.num_gpus else "engine.num_cpus"
         legal = f"are {room} such actors or fewer"
         legal += " (a share of a GPU lies on one GPU). " if self.num_gpus else ". "
@@ -165,10 +163,14 @@ class RayActors(Engine):
         if self.num_gpus and not any(gpus for _, gpus in nodes):
             legal = "is no share of a GPU where there is none. Set engine.num_gpus=0"
         raise FedpactError(
-            f"{workers} Ray actors{asked} ask for {self.num_cpus:g} CPUs and {self.num_gpus:g} "
-            f"GPUs each, and {where} {held}; legal {legal}, or join a larger cluster with "
-            "engine.address."
+            f"{workers} Ray actors{self._of(workers)} ask for {self.num_cpus:g} CPUs and "
+            f"{self.num_gpus:g} GPUs each, and {where} {held}; legal {legal}, or join a "
+            "larger cluster with engine.address."
         )
+
+    def _of(self, workers: int) -> str:
+        """What is said where there are fewer than were asked for."""
+        return f" (of {self.workers} that are asked for)" if workers < self.workers else ""
 
     def close(self) -> None:
         """Stop the actors; stop Ray too, unless it is somebody else's cluster."""
